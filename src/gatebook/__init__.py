@@ -1,0 +1,28 @@
+"""gatebook: an API access proxy whose access logs stand up in an audit.
+
+The words this code uses, one word a concept:
+
+access record   a decision joined with its outcome; what people see, search and export
+checkpoint      the signed size and root of the ledger at a moment
+credential      what a client presents: a token, an API key
+decision        the record of what the guard ruled, durable before the request is forwarded
+entry           one leaf of the ledger's public Merkle tree
+finding         something that verification found wrong: tampered, damaged or incomplete
+frame           a unit of a segment: what one group commit wrote
+gateway         nginx, as configured and run by us
+guard           the process that decides
+identity        who a credential belongs to, on which provider's word
+limit           how often a caller may do something; state of it at a decision
+memo            clear bytes of the recorder's that become durable with a frame, or not at all
+origin          the ledger's name: `<deployment>/<node>`
+outcome         the record of what came of a decision
+reason          one word out of a closed list for why a decision fell as it did
+record          the exact JSON bytes that an entry commits to
+recorder        the process that alone writes the ledger
+route           a path template with methods, an upstream and rules
+rule            one line of a route's `allow`
+segment         a file of frames: the write-ahead log and the encrypted store in one
+upstream        a service behind the gateway
+"""
+
+__version__ = "0.1.0"

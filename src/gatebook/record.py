@@ -1,0 +1,240 @@
+"""The kinds of record: fields, limits, exact bytes; and the closed list of reasons.
+
+A record is one JSON object in one line of UTF-8, fields in the order given here, `v` first, times in
+integer microseconds since 1970 (UTC). What is unknown is left out. `encode` gives the exact bytes that
+the ledger commits to; nothing ever re-serialises them. Never holds a credential, a body, or a query
+value or header that the configuration does not name. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+MAX_RECORD_BYTES = 32 << 10
+MAX_TEXT_BYTES = 2 << 10
+
+Source = Literal["client", "gateway", "guard", "policy", "limit", "upstream", "network"]
+
+
+class Reason(NamedTuple):
+    """Why a request was answered as it was: its status, whose doing, and what the client is told."""
+
+    status: int
+    source: Source
+    title: str
+
+
+REASONS: dict[str, Reason] = {
+    # allowed
+    "rule": Reason(200, "policy", "Allowed by a rule"),
+    "public": Reason(200, "policy", "Allowed: the route asks for no identity"),
+    # refused before anybody was identified
+    "path_not_canonical": Reason(400, "client", "The request path is not in canonical form"),
+    "no_route": Reason(404, "policy", "Not found"),
+    "method_not_allowed": Reason(405, "policy", "Method not allowed"),
+    # credentials; clients get one title for all of them, so that nothing can be probed
+    "credential_missing": Reason(401, "client", "Authentication required"),
+    "credential_ambiguous": Reason(401, "client", "Authentication failed"),
+    "token_malformed": Reason(401, "client", "Authentication failed"),
+    "token_algorithm": Reason(401, "client", "Authentication failed"),
+    "token_issuer": Reason(401, "client", "Authentication failed"),
+    "token_audience": Reason(401, "client", "Authentication failed"),
+    "token_type": Reason(401, "client", "Authentication failed"),
+    "token_expired": Reason(401, "client", "Authentication failed"),
+    "token_not_yet_valid": Reason(401, "client", "Authentication failed"),
+    "token_too_old": Reason(401, "client", "Authentication failed"),
+    "token_key_unknown": Reason(401, "client", "Authentication failed"),
+    "token_signature": Reason(401, "client", "Authentication failed"),
+    "token_claims": Reason(401, "client", "Authentication failed"),
+    "key_malformed": Reason(401, "client", "Authentication failed"),
+    "key_unknown": Reason(401, "client", "Authentication failed"),
+    "key_expired": Reason(401, "client", "Authentication failed"),
+    "key_revoked": Reason(401, "client", "Authentication failed"),
+    "provider_unavailable": Reason(503, "guard", "Service unavailable"),
+    # policy and limits
+    "no_rule": Reason(403, "policy", "Forbidden"),
+    "condition_error": Reason(403, "policy", "Forbidden"),
+    "limit_exceeded": Reason(429, "limit", "Too many requests"),
+    # ours
+    "recorder_unavailable": Reason(503, "guard", "Service unavailable"),
+    "guard_error": Reason(503, "guard", "Service unavailable"),
+}
+
+
+class _Part(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    pass
+
+
+class IdentityPart(_Part):
+    """Who. `subject` is a pseudonym unless policy keeps it; `credential` is a keyed fingerprint, hex."""
+
+    provider: str
+    method: str  # oidc, api_key
+    subject: str | None = None
+    client: str | None = None
+    credential: str | None = None
+    roles: tuple[str, ...] = ()
+
+
+class RequestPart(_Part):
+    """What was asked. `claimed_id` is the client's own X-Request-ID: a claim, never trusted."""
+
+    method: str
+    path: str
+    route: str | None = None
+    host: str | None = None
+    protocol: str | None = None  # 1.0, 1.1, 2
+    query: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    claimed_id: str | None = None
+
+
+class ClientPart(_Part):
+    """From where. `address` as far as policy keeps it."""
+
+    address: str | None = None
+    port: int | None = None
+
+
+class TLSPart(_Part):
+    version: str | None = None  # 1.2, 1.3
+    cipher: str | None = None
+    group: str | None = None
+    sni: str | None = None
+    certificate: str | None = None  # SHA-256 of the client's certificate, hex
+
+
+class DecisionPart(_Part):
+    """On whose word. `configuration` is the SHA-256 of the effective configuration, hex."""
+
+    verdict: Literal["allow", "deny"]
+    status: int  # what the client is told on a denial; 200 on an allow
+    reason: str  # key of REASONS
+    rule: str | None = None
+    configuration: str
+    durability: str
+
+
+class LimitPart(_Part):
+    """The tightest limit's state after this request; `reset_s`: seconds until full again, rounded up."""
+
+    name: str
+    limit: int
+    remaining: int
+    reset_s: int
+    retry_after_s: int | None = None
+
+
+class ResponsePart(_Part):
+    """What the client got. `status` is absent when it got none. Bytes are counted on the wire, TLS excluded."""
+
+    status: int | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    duration_us: int | None = None
+    complete: bool | None = None
+
+
+class UpstreamPart(_Part):
+    """What the upstream did; of several tries, the last."""
+
+    name: str | None = None
+    address: str | None = None
+    status: int | None = None
+    connect_us: int | None = None
+    header_us: int | None = None
+    response_us: int | None = None
+
+
+class ErrorPart(_Part):
+    """Where a failure came from. `message` is the gateway's own words, without names or addresses."""
+
+    source: Source
+    detail: str  # a word: connect_refused, timeout, outcome_unknown
+    message: str | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="decision"):
+    """Written by the guard before it answers."""
+
+    v: Literal[1] | None = None  # set by `encode`; declared so that decoding accepts it
+    id: str  # 32 hex digits, made by the gateway
+    time_us: int
+    trace_id: str | None = None
+    identity: IdentityPart | None = None
+    request: RequestPart
+    client: ClientPart | None = None
+    tls: TLSPart | None = None
+    decision: DecisionPart
+    upstream: str | None = None
+    limit: LimitPart | None = None
+    connection: int | None = None
+    connection_request: int | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="outcome"):
+    """Written by the recorder from the gateway's log. Without a decision it says itself what was asked."""
+
+    v: Literal[1] | None = None
+    id: str | None = None
+    time_us: int
+    decision_index: int | None = None
+    request: RequestPart | None = None
+    client: ClientPart | None = None
+    tls: TLSPart | None = None
+    response: ResponsePart | None = None
+    upstream: UpstreamPart | None = None
+    error: ErrorPart | None = None
+
+
+class Admin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="admin"):
+    """Something an operator did: a key made or revoked, a configuration put in force."""
+
+    v: Literal[1] | None = None
+    time_us: int
+    action: str  # key.create, key.revoke, configuration.apply
+    actor: str  # os:<uid> for the command line
+    detail: dict[str, Any] = {}
+
+
+class System(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="system"):
+    """Something that happened to gatebook itself: start, stop, loss, a gateway that died."""
+
+    v: Literal[1] | None = None
+    time_us: int
+    event: str
+    detail: dict[str, Any] = {}
+
+
+Record = Decision | Outcome | Admin | System
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """The record's exact bytes, at most MAX_RECORD_BYTES; raises ValueError beyond (callers cut texts first)."""
+    data = b'{"v":1,' + _encoder.encode(record)[1:]
+    if len(data) > MAX_RECORD_BYTES:
+        raise ValueError(f"record of {len(data)} bytes; at most {MAX_RECORD_BYTES} are allowed")
+    return data
+
+
+def decode(data: bytes) -> Record:
+    """Parse a record's bytes. Raises ValueError on anything that is not exactly a known record."""
+    record = _decoder.decode(data)
+    if record.v != 1:
+        raise ValueError("record: v is not 1")
+    return record
+
+
+def cut(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """`text`, or when it is longer: its beginning, its length and its SHA-256."""
+    data = text.encode("utf-8", "surrogateescape")
+    if len(data) <= max_bytes:
+        return text
+    head = data[: max_bytes - 100].decode("utf-8", "ignore")
+    return f"{head}…[{len(data)} bytes, sha256:{hashlib.sha256(data).hexdigest()}]"
