@@ -64,11 +64,7 @@ REASONS: dict[str, Reason] = {
 }
 
 
-class _Part(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    pass
-
-
-class IdentityPart(_Part):
+class IdentityPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Who. `subject` is a pseudonym unless policy keeps it; `credential` is a keyed fingerprint, hex."""
 
     provider: str
@@ -79,7 +75,7 @@ class IdentityPart(_Part):
     roles: tuple[str, ...] = ()
 
 
-class RequestPart(_Part):
+class RequestPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What was asked. `claimed_id` is the client's own X-Request-ID: a claim, never trusted."""
 
     method: str
@@ -92,14 +88,14 @@ class RequestPart(_Part):
     claimed_id: str | None = None
 
 
-class ClientPart(_Part):
+class ClientPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """From where. `address` as far as policy keeps it."""
 
     address: str | None = None
     port: int | None = None
 
 
-class TLSPart(_Part):
+class TLSPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     version: str | None = None  # 1.2, 1.3
     cipher: str | None = None
     group: str | None = None
@@ -107,18 +103,18 @@ class TLSPart(_Part):
     certificate: str | None = None  # SHA-256 of the client's certificate, hex
 
 
-class DecisionPart(_Part):
+class DecisionPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """On whose word. `configuration` is the SHA-256 of the effective configuration, hex."""
 
     verdict: Literal["allow", "deny"]
     status: int  # what the client is told on a denial; 200 on an allow
     reason: str  # key of REASONS
-    rule: str | None = None
     configuration: str
     durability: str
+    rule: str | None = None
 
 
-class LimitPart(_Part):
+class LimitPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The tightest limit's state after this request; `reset_s`: seconds until full again, rounded up."""
 
     name: str
@@ -128,7 +124,7 @@ class LimitPart(_Part):
     retry_after_s: int | None = None
 
 
-class ResponsePart(_Part):
+class ResponsePart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What the client got. `status` is absent when it got none. Bytes are counted on the wire, TLS excluded."""
 
     status: int | None = None
@@ -138,7 +134,7 @@ class ResponsePart(_Part):
     complete: bool | None = None
 
 
-class UpstreamPart(_Part):
+class UpstreamPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What the upstream did; of several tries, the last."""
 
     name: str | None = None
@@ -149,7 +145,7 @@ class UpstreamPart(_Part):
     response_us: int | None = None
 
 
-class ErrorPart(_Part):
+class ErrorPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Where a failure came from. `message` is the gateway's own words, without names or addresses."""
 
     source: Source

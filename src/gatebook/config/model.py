@@ -290,7 +290,7 @@ class Configuration(Model):
     version: Literal[1]
     name: Name
     node: Name = "node-1"
-    state_dir: FilePath = Path("./state")
+    state_dir: FilePath = Field(default=Path("./state"), validate_default=True)
     listen: list[Listener] = Field(min_length=1)
     identity: dict[Name, Provider] = {}
     upstreams: dict[Name, Upstream]
