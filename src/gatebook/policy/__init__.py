@@ -1,0 +1,25 @@
+"""Which route a request belongs to, and whether a rule allows it. Decisions only; nothing is done here.
+
+`path` says which request targets are canonical, `route` finds the route, `condition` evaluates CEL,
+`rule` decides. The guard asks them in that order. Never imports the gateway, the recorder or a clock.
+"""
+
+from __future__ import annotations
+
+from gatebook.config.model import Configuration
+from gatebook.policy import route, rule
+from gatebook.policy.condition import Facts, joined
+from gatebook.policy.route import Finding, Match, Miss, Routes
+from gatebook.policy.rule import Policy, Ruling
+
+__all__ = ["Facts", "Finding", "Match", "Miss", "Policy", "Routes", "Ruling", "joined", "problems", "warnings"]
+
+
+def problems(configuration: Configuration) -> list[Finding]:
+    """What makes a configuration's routes and rules unusable, as (location, message, expected)."""
+    return route.problems(configuration) + rule.problems(configuration)
+
+
+def warnings(configuration: Configuration) -> list[Finding]:
+    """What is legal in a configuration's routes and rules, but hardly meant."""
+    return route.warnings(configuration) + rule.warnings(configuration)
