@@ -68,7 +68,7 @@ class Policy:
         self._clauses = [tuple(_clause(rule) for rule in route.allow) for route in configuration.routes]
 
     def authorise(self, match: Match, identity: Identity | None, facts: Facts, now: float) -> Ruling:
-        """`now` is in seconds since 1970. An identity of a provider that the route does not name counts as none."""
+        """`now` is in seconds since 1970. An identity of another provider than the route's is none."""
         route = match.route
         anonymous = route.identity == "none"
         if not anonymous and (identity is None or identity.provider not in route.identity):
