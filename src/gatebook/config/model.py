@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    Tag,
     ValidationInfo,
     model_validator,
 )
@@ -34,7 +35,7 @@ def parse_duration(value: object) -> float:
     """`15s`, `1h`, `90d`, `500ms`, or a number of seconds -> seconds."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|[smhdwy])", str(value))
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|[smhdwy])", str(value))
     if not found:
         raise ValueError("expected a duration such as 500ms, 15s, 10m, 1h or 90d")
     return float(found[1]) * _UNITS_S[found[2]]
@@ -44,7 +45,7 @@ def parse_size(value: object) -> int:
     """`64k`, `10m`, `1g`, or a number of bytes -> bytes."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found = re.fullmatch(r"(\d+)([kmg]?)b?", str(value).lower())
+    found = re.fullmatch(r"([0-9]{1,15})([kmg]?)b?", str(value).lower())
     if not found:
         raise ValueError("expected a size such as 64k, 10m or 1g")
     return int(found[1]) * _UNITS_B[found[2]]
@@ -52,13 +53,18 @@ def parse_size(value: object) -> int:
 
 def _resolve(value: object, info: ValidationInfo) -> object:
     base = (info.context or {}).get("base")
+    if isinstance(value, str) and (not value or not value.isprintable()):
+        raise ValueError("expected a file's path")
     if isinstance(value, (str, Path)) and base is not None:
-        return Path(base) / Path(value).expanduser()
+        try:
+            return Path(base) / Path(value).expanduser()
+        except RuntimeError:  # ~somebody
+            raise ValueError("expected a path below a home folder that exists") from None
     return value
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=100 * _UNITS_S["y"])]
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=1 << 50)]
 FilePath = Annotated[Path, BeforeValidator(_resolve)]
 Name = Annotated[str, Field(pattern=NAME, description="lower-case letters, digits, '-', '_', '.'")]
 
@@ -141,7 +147,11 @@ class ApiKeyProvider(Model):
     """API keys made by `gatebook key create`; only their hashes are kept."""
 
     type: Literal["api_key"]
-    header: str = Field(default="X-API-Key", pattern=r"^[A-Za-z][A-Za-z0-9-]{0,60}$")
+    header: str = Field(
+        default="X-API-Key",
+        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,60}$",
+        description="a request header's name: letters, digits, '-'",
+    )
 
 
 Provider = Annotated[OIDCProvider | ApiKeyProvider, Discriminator("type")]
@@ -183,7 +193,7 @@ class Rate(Model):
     @classmethod
     def _parse(cls, value: Any) -> Any:
         if isinstance(value, str):
-            found = re.fullmatch(r"(\d+)\s*/\s*(second|minute|hour|day)", value)
+            found = re.fullmatch(r"([0-9]{1,12})\s*/\s*(second|minute|hour|day)", value)
             if not found:
                 raise ValueError("expected a rate such as 100/minute (second, minute, hour, day)")
             return {"count": int(found[1]), "period_s": _PERIODS_S[found[2]]}
@@ -206,6 +216,11 @@ class Limit(Model):
 Durability = Literal["before-access", "after-response"]
 
 
+def _names_or_none(value: object) -> str | None:
+    """Which shape a route's `identity` has, so that an error speaks of that shape alone."""
+    return "list" if isinstance(value, list) else "none"
+
+
 class Route(Model):
     """A path template with its methods, upstream and rules. Default deny."""
 
@@ -213,7 +228,10 @@ class Route(Model):
     path: str = Field(description="/orders/{order_id}; a last segment {rest...} takes what remains")
     methods: list[Method] = Field(min_length=1)
     upstream: Name
-    identity: list[Name] | Literal["none"]
+    identity: Annotated[
+        Annotated[list[Name], Tag("list"), Field(min_length=1)] | Annotated[Literal["none"], Tag("none")],
+        Discriminator(_names_or_none),
+    ] = Field(description="names of identity providers, any of which will do; or none")
     allow: list[Rule] = []
     limits: list[Limit] = []
     durability: Durability | None = None
@@ -221,8 +239,6 @@ class Route(Model):
 
     @model_validator(mode="after")
     def _check(self) -> Route:
-        if self.identity == []:
-            raise ValueError("identity: expected providers' names, or none")
         if self.identity == "none" and any(r.roles or r.groups or r.scopes for r in self.allow):
             raise ValueError("allow: roles, groups and scopes need an identity, but identity is none")
         return self

@@ -1,0 +1,130 @@
+"""What pydantic cannot see: names that must be defined elsewhere in the file, or must not stand twice.
+
+In: a Source, whose data may be of any shape (so that these problems are shown beside pydantic's). Out:
+problems. What is not of the expected shape is passed over here: it is already a problem there. Pure.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from gatebook.config.explain import nearest
+from gatebook.config.source import Location, Source, dotted, shown
+from gatebook.errors import Problem
+
+
+def crosscheck(source: Source) -> list[Problem]:
+    """All of them, in no particular order."""
+    data = source.data
+    return [
+        *_references(source, data),
+        *_unique(source, _texts(data, ("routes",), "name"), "route"),
+        *_names_within_routes(source, data),
+        *_addresses(source, data),
+        *_issuers(source, data),
+    ]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _routes(data: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
+    for number, route in enumerate(_list(_mapping(data).get("routes"))):
+        yield ("routes", number), _mapping(route)
+
+
+def _texts(holder: Any, where: Location, name: str) -> Iterator[tuple[Location, str]]:
+    """The texts under `name` of each mapping in the list at `where[-1]` of `holder`."""
+    for number, item in enumerate(_list(_mapping(holder).get(str(where[-1])))):
+        text = _mapping(item).get(name)
+        if isinstance(text, str):
+            yield (*where, number, name), text
+
+
+def _references(source: Source, data: Any) -> Iterator[Problem]:
+    upstreams = _mapping(_mapping(data).get("upstreams"))
+    providers = _mapping(_mapping(data).get("identity"))
+    for where, route in _routes(data):
+        upstream = route.get("upstream")
+        if isinstance(upstream, str) and upstream not in upstreams:
+            yield _undefined(source, (*where, "upstream"), "upstream", upstream, list(upstreams))
+        identity = route.get("identity")
+        for number, name in enumerate(_list(identity)):
+            location = (*where, "identity", number)
+            if isinstance(name, str) and name not in providers:
+                yield _undefined(source, location, "identity provider", name, list(providers))
+
+
+def _undefined(source: Source, location: Location, what: str, name: str, known: list[str]) -> Problem:
+    hint = nearest(name, known)
+    expected = "" if hint else "one of " + ", ".join(sorted(known)[:20]) if known else f"an {what} defined above"
+    message = f"no {what} is called {shown(name)}"
+    return source.problem(source.value_at(location), dotted(location), message, expected, hint)
+
+
+def _unique(source: Source, names: Iterator[tuple[Location, str]], what: str) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for location, name in names:
+        place = source.value_at(location)
+        if name in first:
+            message = f"a second {what} {shown(name)}"
+            expected = f"a name of its own; the first is in line {first[name]}"
+            yield source.problem(place, dotted(location), message, expected)
+        first.setdefault(name, place[0])
+
+
+def _names_within_routes(source: Source, data: Any) -> Iterator[Problem]:
+    for where, route in _routes(data):
+        yield from _unique(source, _texts(route, (*where, "allow"), "name"), "rule")
+        yield from _unique(source, _texts(route, (*where, "limits"), "name"), "limit")
+
+
+def _addresses(source: Source, data: Any) -> Iterator[Problem]:
+    def canonical() -> Iterator[tuple[Location, str]]:
+        for location, text in _texts(data, ("listen",), "address"):
+            host, _, port = text.rpartition(":")
+            try:
+                yield location, f"{ipaddress.ip_address(host.strip('[]'))} port {int(port)}"
+            except ValueError:
+                continue  # pydantic's problem
+
+    yield from _unique(source, canonical(), "listener on")
+
+
+def _issuers(source: Source, data: Any) -> Iterator[Problem]:
+    """Keys fetched over http could be anybody's: only loopback may do without TLS."""
+    for name, provider in _mapping(_mapping(data).get("identity")).items():
+        issuer = _mapping(provider).get("issuer")
+        if isinstance(issuer, str) and not is_safe_url(issuer):
+            location = ("identity", name, "issuer")
+            expected = "an https URL without user, query or fragment; http on loopback only"
+            yield source.problem(source.value_at(location), dotted(location), f"found {shown(issuer)}", expected)
+
+
+def is_safe_url(url: str) -> bool:
+    """https, or http on a loopback address or localhost; no user, query or fragment (OIDC Discovery 1.0)."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not host or port == 0 or parts.query or parts.fragment or "@" in parts.netloc or url != url.strip():
+        return False
+    if not url.isascii() or not url.isprintable() or " " in url or "?" in url or "#" in url:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
