@@ -4,7 +4,7 @@ In: the request's facts as the gateway gives them and the configuration's `audit
 record, or the names that need a pseudonym (`subject:<provider>:<subject>`, `address:<ip>`), which the
 caller resolves and hands back. Never lets through a credential: not by a header or query name that the
 configuration keeps, and, as far as its form betrays it, not inside a path, a header or an error text.
-Pure, but for a bounded memo.
+Pure, but for bounded memos.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from gatebook.config.model import ApiKeyProvider, Configuration
 from gatebook.identity.types import Identity
-from gatebook.record import ClientPart, IdentityPart, RequestPart, TLSPart, cut
+from gatebook.record import MAX_TEXT_BYTES, ClientPart, IdentityPart, RequestPart, TLSPart, cut
 from gatebook.scrub import Scrubber, visible
 
 __all__ = ["Redactor", "cipher_name", "problems", "protocol_version", "scrub", "tls_version", "visible"]
@@ -25,6 +25,7 @@ MAX_VALUE_BYTES = 512  # of one kept query value or header
 MAX_KEPT_BYTES = 8 << 10  # of all kept query values, and of all kept headers
 MAX_QUERY_PAIRS = 256  # looked at
 MAX_ROLES = 64
+_MEMO_PARTS = 1024
 
 # Header fields that carry credentials, whatever the configuration says.
 CREDENTIAL_HEADERS = frozenset(
@@ -149,8 +150,8 @@ class Redactor:
         self._subject = audit.subject
         self._query = frozenset(name for name in audit.query.keep if name.lower() not in CREDENTIAL_QUERY)
         self._headers = tuple(sorted({name.lower() for name in audit.headers.keep} - forbidden))
-        self._scrubber = Scrubber()
-        self.scrub = self._scrubber.scrub
+        self._tls_parts: dict[tuple[str | None, ...], TLSPart] = {}
+        self.scrub = Scrubber().scrub
 
     def names(self, identity: Identity | None, address: str) -> Names:
         """The names to be resolved by the vault, in its own spelling."""
@@ -192,12 +193,19 @@ class Redactor:
     def _bounded(self, texts: dict[str, str]) -> dict[str, str]:
         room = MAX_KEPT_BYTES
         for name, value in texts.items():
-            value = self.scrub(value)
-            if len(value) > 100:
-                value = cut(value, MAX_VALUE_BYTES)
+            value = self._fit(value, MAX_VALUE_BYTES)
             room -= len(value)
             texts[name] = value if room >= 0 else "…[dropped: too much is kept of this request]"
         return texts
+
+    def _fit(self, text: str, max_bytes: int) -> str:
+        """`text` scrubbed and cut. What lies far beyond the cut is not even looked at: that costs time."""
+        beyond = len(text) - 2 * max_bytes
+        text = self.scrub(text if beyond <= 0 else text[: 2 * max_bytes])
+        if 4 * len(text) <= max_bytes:
+            return text
+        text = cut(text, max_bytes)
+        return text if beyond <= 0 else f"{text}…[and {beyond} more]"
 
     def request_part(
         self,
@@ -213,14 +221,14 @@ class Redactor:
     ) -> RequestPart:
         """What was asked. `path` is as received, canonical or not; `route` is the configuration's own name."""
         return RequestPart(
-            method=method if method.isalpha() and len(method) <= 20 else cut(self.scrub(method), 128),
-            path=cut(self.scrub(path)),
+            method=method if method.isalpha() and len(method) <= 20 else self._fit(method, 128),
+            path=self._fit(path, MAX_TEXT_BYTES),
             route=route,
-            host=host and cut(self.scrub(host), 255),
-            protocol=protocol and cut(visible(_PROTOCOLS.get(protocol, protocol)), 128),
+            host=host and self._fit(host, 256),
+            protocol=protocol and (_PROTOCOLS.get(protocol) or self._fit(protocol, 128)),
             query=self.query(query) if query else {},
             headers=self.headers(headers) if headers else {},
-            claimed_id=claimed_id and cut(self.scrub(claimed_id), 200),
+            claimed_id=claimed_id and self._fit(claimed_id, 256),
         )
 
     def client_part(self, address: str, port: int | None, pseudonym: str | None = None) -> ClientPart | None:
@@ -243,13 +251,20 @@ class Redactor:
         """How. None for a connection without TLS."""
         if not version:
             return None
-        return TLSPart(
-            version=_TLS_VERSIONS.get(version) or cut(visible(version), 128),
-            cipher=cipher and (_CIPHERS.get(cipher) or cut(visible(cipher), 128)),
-            group=group and cut(visible(group), 128),
-            sni=sni and cut(self.scrub(sni), 255),
-            certificate=certificate,
-        )
+        key = (version, cipher, group, sni, certificate)
+        part = self._tls_parts.get(key)
+        if part is None:
+            part = TLSPart(
+                version=_TLS_VERSIONS.get(version) or cut(visible(version), 128),
+                cipher=cipher and (_CIPHERS.get(cipher) or cut(visible(cipher), 128)),
+                group=group and cut(visible(group), 128),
+                sni=sni and self._fit(sni, 256),
+                certificate=certificate,
+            )
+            if len(self._tls_parts) >= _MEMO_PARTS:
+                self._tls_parts.clear()
+            self._tls_parts[key] = part
+        return part
 
     def identity_part(self, identity: Identity, subject: str | None, credential: str) -> IdentityPart:
         """Who. `subject` is the pseudonym, unless policy keeps subjects; `credential` a keyed fingerprint."""

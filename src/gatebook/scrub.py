@@ -17,13 +17,17 @@ _LETTERS = r"[A-Za-z0-9\-._~+/%]"  # the letters of RFC 6750's token, and escape
 
 # Each pattern with the lower-case texts of which one must occur for it to be worth a try.
 _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
-    (("-----begin",), re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}?PRIVATE KEY-----.*", re.DOTALL), MASK),
+    (
+        ("-----begin",),
+        re.compile(r"-----BEGIN(?:[A-Z0-9 +]|%20){0,60}PRIVATE(?: |\+|%20)KEY-----.*", re.DOTALL),
+        MASK,
+    ),
     (("eyj",), re.compile(r"eyJ[A-Za-z0-9_\-=]{5,}+(?:(?:\.|%2[Ee])[A-Za-z0-9_\-=]*+)*+"), MASK),
     (("gbk_",), re.compile(r"gbk_[A-Za-z0-9_\-]++", re.IGNORECASE), MASK),
     (
         ("bearer", "basic", "dpop", "digest", "negotiate"),
         re.compile(
-            rf"\b(bearer|basic|dpop|digest|negotiate)((?:\s|%20|\+|:|=|%3[ad]){{1,4}}+){_LETTERS}{{6,}}+=*+",
+            rf"\b(bearer|basic|dpop|digest|negotiate)((?:\s|%20|\+|:|=|%3[ad]){{1,4}}+){_LETTERS}{{4,}}+=*+",
             re.IGNORECASE,
         ),
         rf"\1\2{MASK}",
@@ -32,14 +36,14 @@ _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
         ("=", ":", "%3"),
         re.compile(
             r"((?:key|token|secret|passwo?r?d|passwd|pwd|sig|signature|assertion|credential|session|auth"
-            r"|cookie|code|jwt|sid)[\"']?\s{0,2}(?:=|:|%3[ad])\s{0,2}[\"']?)"
-            r"(?!\[masked\])[^\s\"'&;,<>(){}]{4,}+",
+            r"|cookie|jwt|\bsid|[?&]code)[\"']?\s{0,2}(?:=|:|%3[ad])\s{0,2}[\"']?)"
+            r"(?!\[masked\])[^\s\"'&;,<>(){}]++",
             re.IGNORECASE,
         ),
         rf"\1{MASK}",
     ),
-    (("=", ":"), re.compile(r"(?<=[=:])[A-Za-z0-9+/_\-]{40,}+={0,2}"), MASK),
-    (("://",), re.compile(r"(?<=://)[^/\s@:]{1,200}:[^/\s@]{1,200}@"), MASK + "@"),
+    (("=", ":"), re.compile(r"(?<=[=:])(?<!sha256:)[A-Za-z0-9+_\-]{32,}+[A-Za-z0-9+/_=\-]*+"), MASK),
+    (("://",), re.compile(r"(?<=://)[^/\s@]{1,400}@"), MASK + "@"),
     (("akia", "asia"), re.compile(r"\bA(?:KI|SI)A[A-Z0-9]{12,}+"), MASK),
     (
         ("gh", "glpat-", "xox"),
@@ -52,20 +56,15 @@ _NEEDLES = tuple(dict.fromkeys(needle for needles, _, _ in _PATTERNS for needle 
 
 def visible(text: str) -> str:
     """Printable text: undecodable bytes, control and format characters are spelt out as escapes."""
-    if text.isascii() and text.isprintable():
-        return text
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _lone(text) else text
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else _spelt(letter) for letter in text)
 
 
-def _lone(text: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
 def _spelt(letter: str) -> str:
     code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8, as `surrogateescape` carries it
+        code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
