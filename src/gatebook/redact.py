@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote
 
 from gatebook.config.model import ApiKeyProvider, Configuration
 from gatebook.identity.types import Identity
@@ -288,7 +288,7 @@ _SCRUBBER = Scrubber()
 
 def _decoded(text: str) -> str:
     if "%" in text or "+" in text:
-        return unquote_to_bytes(text.replace("+", " ")).decode("utf-8", "backslashreplace")
+        return unquote(text.replace("+", " "), errors="backslashreplace")
     return text
 
 
