@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gatebook.config.model import Configuration
 from gatebook.identity.types import Identity
-from gatebook.limits import Limiter, Taken, address_key
+from gatebook.limits import Limiter, Taken, address_key, problems
 from gatebook.record import LimitPart
 
 CALLER = {"name": "per-caller", "per": "identity", "rate": "100/minute", "burst": 20}
@@ -274,3 +274,9 @@ def test_no_clock_whatever_gives_more_than_time_has_passed(times: list[float]) -
     desk = Desk({"name": "a", "per": "route", "rate": "1/second", "burst": 3})
     passed = sum(max(0.0, after - before) for before, after in pairwise(times))
     assert sum(desk.take(now).allowed for now in times) <= 3 + passed
+
+
+def test_two_limits_of_one_name_are_a_problem() -> None:
+    found = problems(configure(WIDE, NARROW, WIDE))
+    assert [place for place, _, _ in found] == [("routes", n, "limits", 2, "name") for n in (0, 1)]
+    assert problems(configure(WIDE, NARROW)) == []

@@ -190,3 +190,16 @@ def address_key(address: str) -> str:
     if packed[:12] == b"\0" * 10 + b"\xff\xff":
         return socket.inet_ntop(socket.AF_INET, packed[12:])
     return packed[:8].hex()
+
+
+def problems(configuration: Configuration) -> list[tuple[tuple[str | int, ...], str, str]]:
+    """Limits of one route that would be taken for one another, as (location, message, expected)."""
+    found: list[tuple[tuple[str | int, ...], str, str]] = []
+    for index, route in enumerate(configuration.routes):
+        names: set[str] = set()
+        for at, limit in enumerate(route.limits):
+            if limit.name in names:
+                place = ("routes", index, "limits", at, "name")
+                found.append((place, f"{limit.name} is taken by another limit of this route", "a name of its own"))
+            names.add(limit.name)
+    return found
