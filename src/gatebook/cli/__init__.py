@@ -7,6 +7,7 @@ imports this package.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -55,7 +56,7 @@ def _register() -> None:
     config.register(app)
     version.register(app)
     for name in ("init", "check", "key", "run", "demo", "log", "show", "verify"):
-        if importlib.util.find_spec(f"gatebook.cli.{name}"):
+        with contextlib.suppress(ImportError):
             importlib.import_module(f"gatebook.cli.{name}").register(app)
 
 

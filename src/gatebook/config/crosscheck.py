@@ -50,16 +50,16 @@ def _texts(holder: Any, where: Location, name: str) -> Iterator[tuple[Location, 
 
 
 def _references(source: Source, data: Any) -> Iterator[Problem]:
-    upstreams = _mapping(_mapping(data).get("upstreams"))
-    providers = _mapping(_mapping(data).get("identity"))
+    upstreams = _mapping(data).get("upstreams")
+    providers = _mapping(data).get("identity", {})
     for where, route in _routes(data):
         upstream = route.get("upstream")
-        if isinstance(upstream, str) and upstream not in upstreams:
+        if isinstance(upstream, str) and isinstance(upstreams, dict) and upstream not in upstreams:
             yield _undefined(source, (*where, "upstream"), "upstream", upstream, list(upstreams))
         identity = route.get("identity")
         for number, name in enumerate(_list(identity)):
             location = (*where, "identity", number)
-            if isinstance(name, str) and name not in providers:
+            if isinstance(name, str) and isinstance(providers, dict) and name not in providers:
                 yield _undefined(source, location, "identity provider", name, list(providers))
 
 
@@ -70,13 +70,15 @@ def _undefined(source: Source, location: Location, what: str, name: str, known: 
     return source.problem(source.value_at(location), dotted(location), message, expected, hint)
 
 
-def _unique(source: Source, names: Iterator[tuple[Location, str]], what: str) -> Iterator[Problem]:
+def _unique(
+    source: Source, names: Iterator[tuple[Location, str]], what: str, wanted: str = "a name of its own"
+) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for location, name in names:
         place = source.value_at(location)
         if name in first:
             message = f"a second {what} {shown(name)}"
-            expected = f"a name of its own; the first is in line {first[name]}"
+            expected = f"{wanted}; the first is in line {first[name]}"
             yield source.problem(place, dotted(location), message, expected)
         first.setdefault(name, place[0])
 
@@ -96,7 +98,7 @@ def _addresses(source: Source, data: Any) -> Iterator[Problem]:
             except ValueError:
                 continue  # pydantic's problem
 
-    yield from _unique(source, canonical(), "listener on")
+    yield from _unique(source, canonical(), "listener on", "another address or port")
 
 
 def _issuers(source: Source, data: Any) -> Iterator[Problem]:

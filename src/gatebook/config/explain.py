@@ -29,6 +29,7 @@ _KINDS = {
     "list_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
     "path_type": "a file's path",
     "is_instance_of": "a file's path",
     "finite_number": "a finite number",
@@ -46,8 +47,18 @@ _PATTERNS = {
 
 def explain(error: ValidationError, source: Source) -> list[Problem]:
     """One problem for each error, ordered by line and column."""
-    found = [_problem(e, source) for e in error.errors(include_url=False)]
+    errors = error.errors(include_url=False)
+    meant = {place for e in errors if e["type"] == "extra_forbidden" and (place := _meant(_walk(e["loc"])))}
+    found = [
+        _problem(e, source) for e in errors if not (e["type"] == "missing" and _walk(e["loc"]).location in meant)
+    ]
     return sorted(found, key=lambda p: (p.line, p.column))
+
+
+def _meant(unknown: _Walked) -> Location | None:
+    """Where an unknown key would stand if it were spelt right: that key is then not reported as missing."""
+    close = _closest(str(unknown.location[-1]), unknown.owner.model_fields) if unknown.owner else None
+    return (*unknown.location[:-1], close) if close else None
 
 
 def unknown_keys(error: ValidationError) -> list[Location]:
@@ -58,8 +69,13 @@ def unknown_keys(error: ValidationError) -> list[Location]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean x?`, or nothing when nothing is near."""
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else ""
+    close = _closest(name, known)
+    return f"did you mean `{close}`?" if close else ""
+
+
+def _closest(name: str, known: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return found[0] if found and not name.replace(".", "").isdigit() else None
 
 
 def _problem(error: ErrorDetails, source: Source) -> Problem:

@@ -38,11 +38,15 @@ NAME = r"^[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?$"
 def parse_duration(value: object) -> float:
     """`15s`, `1h`, `90d`, `500ms`, or a number of seconds -> seconds."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    found = re.fullmatch(_DURATION, str(value))
-    if not found:
-        raise ValueError("expected a duration such as 500ms, 15s, 10m, 1h or 90d")
-    return float(found[1]) * _UNITS_S[found[2]]
+        seconds = float(value)
+    else:
+        found = re.fullmatch(_DURATION, str(value))
+        if not found:
+            raise ValueError("expected a duration such as 500ms, 15s, 10m, 1h or 90d")
+        seconds = float(found[1]) * _UNITS_S[found[2]]
+    if not 0 < seconds <= 100 * _UNITS_S["y"]:
+        raise ValueError("expected a duration of more than 0 and at most 100y")
+    return seconds
 
 
 def parse_size(value: object) -> int:
@@ -70,7 +74,6 @@ def _resolve(value: object, info: ValidationInfo) -> object:
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
-    Field(gt=0, le=100 * _UNITS_S["y"]),
     WithJsonSchema({"type": ["string", "number"], "pattern": rf"^{_DURATION}$", "exclusiveMinimum": 0}),
 ]
 Size = Annotated[
@@ -167,24 +170,55 @@ class OIDCProvider(Model):
     )
 
 
+_TAKEN_HEADERS = re.compile(
+    r"accept|authorization|connection|content-.*|cookie|expect|host|keep-alive|te|trailer|transfer-encoding|upgrade"
+    r"|via|x-request-id|gatebook-.*|x-forwarded-.*|sec-.*",
+    re.IGNORECASE,
+)
+
+
+def _credential_header(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,60}", value):
+        raise ValueError("expected a header's name of letters, digits and '-'")
+    if _TAKEN_HEADERS.fullmatch(value):
+        raise ValueError("expected a header that nothing else uses, such as X-API-Key")
+    return value
+
+
+CredentialHeader = Annotated[str, AfterValidator(_credential_header)]
+
+
 class ApiKeyProvider(Model):
     """API keys made by `gatebook key create`; only their hashes are kept."""
 
     type: Literal["api_key"] = Field(description="keys made by `gatebook key create`")
-    header: str = Field(
-        default="X-API-Key",
-        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,60}$",
-        description="a request header's name: letters, digits, '-'",
-    )
+    header: CredentialHeader = Field(default="X-API-Key", description="the request header that holds the key")
 
 
 Provider = Annotated[OIDCProvider | ApiKeyProvider, Discriminator("type")]
 
 
+def _url(value: str) -> str:
+    found = re.fullmatch(
+        r"https?://(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9][A-Za-z0-9._-]*)(?::([0-9]{1,5}))?/?", value
+    )
+    if not found or not 0 < int(found[2] or 80) < 65536:
+        raise ValueError("expected http(s)://host:port, without a path")
+    if found[1]:
+        try:
+            ipaddress.IPv6Address(found[1])
+        except ValueError:
+            raise ValueError("expected an IPv6 address between [ and ]") from None
+    return value
+
+
+Url = Annotated[str, AfterValidator(_url)]
+
+
 class Upstream(Model):
     """A service behind the gateway."""
 
-    url: str = Field(pattern=r"^https?://[^/?#@\s]+/?$", description="http(s)://host:port, without a path")
+    url: Url = Field(description="http(s)://host:port, without a path")
     timeout: Duration = Field(default=60.0, description="between two reads or writes, not for the whole answer")
     connect_timeout: Duration = Field(default=5.0, description="for a connection to be made")
     max_body: Size | None = Field(default=None, description="overrides gateway.max_body")
@@ -223,6 +257,8 @@ class Rate(Model):
             if not found:
                 raise ValueError("expected a rate such as 100/minute (second, minute, hour, day)")
             return {"count": int(found[1]), "period_s": _PERIODS_S[found[2]]}
+        if not isinstance(value, (dict, Rate)):
+            raise ValueError("expected a rate such as 100/minute (second, minute, hour, day)")
         return value
 
 
@@ -301,6 +337,17 @@ class Flood(Model):
     connections: int = Field(default=1000, ge=1, description="open connections of one client address")
 
 
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError("expected an address or a network, such as 10.0.0.0/8") from None
+    return value
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
 class Gateway(Model):
     """nginx: which, and its bounds."""
 
@@ -311,17 +358,8 @@ class Gateway(Model):
     max_header: Size = Field(default=32 << 10, ge=4096, description="the largest request head")
     header_timeout: Duration = Field(default=10.0, description="for a client to send its request's head")
     body_timeout: Duration = Field(default=30.0, description="between two reads of a request's body")
-    trusted_proxies: list[str] = Field(default=[], description="addresses whose X-Forwarded-For counts")
+    trusted_proxies: list[Network] = Field(default=[], description="addresses whose X-Forwarded-For counts")
     flood: Flood = Field(default=Flood(), description="bounds per client address")
-
-    @model_validator(mode="after")
-    def _check(self) -> Gateway:
-        for text in self.trusted_proxies:
-            try:
-                ipaddress.ip_network(text)
-            except ValueError:
-                raise ValueError(f"trusted_proxies: expected an address or a network, found {text!r}") from None
-        return self
 
 
 class Guard(Model):
@@ -333,12 +371,18 @@ class Guard(Model):
     )
 
 
+def _whole(value: object) -> object:
+    if type(value) is not int:  # true and 1.0 are equal to 1
+        raise ValueError("expected 1")
+    return value
+
+
 class Configuration(Model):
     """The whole of gatebook.yaml."""
 
-    version: Literal[1] = Field(description="of this file's format")
-    name: Name = Field(description="of the deployment; with the node's name, the ledger's origin")
-    node: Name = Field(default="node-1", description="of this machine, for deployments of several")
+    version: Annotated[Literal[1], BeforeValidator(_whole)] = Field(description="the format of this file")
+    name: Name = Field(description="the deployment's name; with the node's, the ledger's origin")
+    node: Name = Field(default="node-1", description="this machine's name, for deployments of several")
     state_dir: FilePath = Field(
         default=Path("./state"),
         validate_default=True,

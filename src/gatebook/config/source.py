@@ -76,8 +76,10 @@ class Source:
         return (1, 1)
 
     def value_at(self, location: Location) -> Place:
-        """Where the value at `location` starts; of what is missing: the key it is missing under."""
-        return self.values.get(location) or self.key_at(location[:-1])
+        """Where the value at `location` starts; of what is missing: the nearest value around it."""
+        while location and location not in self.values:
+            location = location[:-1]
+        return self.values.get(location, (1, 1))
 
     def problem(self, place: Place, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
         return Problem(self.file, place[0], place[1], key, message, expected, hint)
@@ -102,9 +104,9 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, list):
-        return "a list"
+        return "a list" if value else "an empty list"
     if isinstance(value, str):
         text = value if len(value) <= 60 else value[:57] + "..."
         return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) + "'"
@@ -131,7 +133,10 @@ def _events(text: str, source: Source) -> Iterator[Any]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        raise ConfigError([_syntax(source, place, str(error.problem or error.context))]) from None
+        said = str(error.problem or error.context)
+        if error.problem and error.context and error.context_mark:
+            said += f", {error.context} from line {error.context_mark.line + 1}"
+        raise ConfigError([_syntax(source, place, said)]) from None
     except Exception as error:  # such as OverflowError, from chr() of a large escape
         raise ConfigError([_syntax(source, (0, 0), f"{type(error).__name__}: {error}")]) from None
 
@@ -158,7 +163,8 @@ def _text(data: bytes, source: Source) -> str:
 def _syntax(source: Source, place: Place, said: str) -> Problem:
     if "'\\t'" in said or "tab character" in said.lower():
         return source.problem(place, "", "a tab where YAML allows none", "spaces for indentation")
-    return source.problem(place, "", f"not valid YAML: {said}")
+    hint = "text that holds ': ' needs quotes" if said.startswith("mapping values are not allowed") else ""
+    return source.problem(place, "", f"not valid YAML: {said}", hint=hint)
 
 
 class _Reader:
@@ -199,7 +205,8 @@ class _Reader:
                 return _Node("", "scalar", _place(event))
             return _Node(known.value, known.kind, _place(event))
         if event.ctag is not None and str(event.ctag) != "!":
-            self._refuse(event, f"the tag {shown(str(event.ctag))}", "a plain value; tags are not needed here")
+            tag = str(event.ctag).replace("tag:yaml.org,2002:", "!!", 1)
+            self._refuse(event, f"the tag {shown(tag)}", "a plain value; tags are not needed here")
         if depth > MAX_DEPTH:
             self._refuse(event, "nested too deeply", f"at most {MAX_DEPTH} levels")
             return None
@@ -245,6 +252,8 @@ class _Reader:
                 self._refuse(inner, f"the key {shown(text)} a second time", f"once; the first is in line {line}")
                 continue
             first[text] = key.place
+            if value.value is None:
+                value.place = key.place  # of a value that is not there, the parser only knows the next line
             pairs.append((_Node(text, "scalar", key.place, key.merge), value))
         return _Node(pairs, "mapping", _place(event))
 

@@ -1,0 +1,247 @@
+"""Everything that `gatebook run` would need, checked before anything is started or changed.
+
+In: the configuration's path. Out: the configuration (if it is one), all problems, and warnings, each with
+its place in the file. `check` shows them; `run` and `reload` refuse to go on while there are problems.
+Never writes outside a temporary folder, never opens a listening socket for connections, and asks nobody
+over the network.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gatebook import certificates, policy
+from gatebook.config.load import examine, locate
+from gatebook.config.model import Configuration, Listener
+from gatebook.config.source import Location, Source
+from gatebook.errors import EnvironmentFault, GatebookError, Problem
+from gatebook.gateway import nginx, render
+from gatebook.paths import Paths, check_private
+
+
+class Preflight(NamedTuple):
+    """`run` may go on if, and only if, `problems` is empty; then there is a configuration."""
+
+    configuration: Configuration | None
+    problems: list[Problem]
+    warnings: list[Problem]
+
+
+class _Finding(NamedTuple):
+    location: Location
+    message: str
+    expected: str = ""
+    fatal: bool = True
+
+
+Findings = Iterator[_Finding]
+
+
+def preflight(path: Path) -> Preflight:
+    """Never raises for what the configuration says or the machine lacks."""
+    configuration, source, problems = examine(path)
+    if configuration is None or source is None:
+        return Preflight(None, problems, [])
+    findings: list[_Finding] = []
+    for check in _CHECKS:
+        findings += check(configuration)
+    for finding in findings:
+        if finding.fatal:
+            problems += _placed(finding, source, problems)
+    warnings: list[Problem] = []
+    for finding in findings:
+        if not finding.fatal:
+            warnings += _placed(finding, source, warnings)
+    return Preflight(configuration, sorted(problems, key=_place), sorted(warnings, key=_place))
+
+
+def _place(problem: Problem) -> tuple[int, int]:
+    return (problem.line, problem.column)
+
+
+def _placed(finding: _Finding, source: Source, known: list[Problem]) -> list[Problem]:
+    """With its place; nothing when that key has a problem already, which this one would only repeat."""
+    location, message, expected, _ = finding
+    problem = locate([(location, message, expected)], source)[0]
+    return [] if any(p.key == problem.key and p.line == problem.line for p in known) else [problem]
+
+
+def _policy(configuration: Configuration) -> Findings:
+    for location, message, expected in policy.problems(configuration):
+        yield _Finding(location, message, expected)
+    for location, message, expected in policy.warnings(configuration):
+        yield _Finding(location, message, expected, fatal=False)
+
+
+def _privilege(configuration: Configuration) -> Findings:  # noqa: ARG001 - one shape for all checks
+    if os.geteuid() == 0:
+        said = "gatebook runs as root, which it never needs"
+        yield _Finding((), said, "a user of its own; for ports below 1024, CAP_NET_BIND_SERVICE", fatal=False)
+
+
+def _state(configuration: Configuration) -> Findings:
+    """The state folder and the keys in it."""
+    paths = Paths(configuration.state_dir)
+    for folder in (paths.state, paths.keys):
+        try:
+            check_private(folder)
+        except EnvironmentFault as fault:
+            yield _Finding(("state_dir",), str(fault))
+            return
+        except OSError as error:
+            yield _Finding(("state_dir",), f"{folder}: {_why(error)}", "a folder that this user can read")
+            return
+    for name, is_secret in _KEYS:
+        yield from _file(paths.keys / name, ("state_dir",), secret=is_secret)
+
+
+def _file(path: Path, location: Location, secret: bool) -> Findings:
+    """A file that must be readable; a secret one must be nobody else's to read."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # asked before it is opened: a pipe would wait for a writer
+            yield _Finding(location, f"{path}: not a regular file", "a file")
+            return
+        path.open("rb").close()
+    except OSError as error:
+        yield _Finding(location, f"{path}: {_why(error)}", "a file that this user can read")
+        return
+    mode = stat.S_IMODE(found.st_mode)
+    if secret and found.st_uid not in (os.geteuid(), 0):
+        yield _Finding(location, f"{path}: owned by uid {found.st_uid}", f"uid {os.geteuid()}, or root")
+    elif secret and mode & 0o037:
+        yield _Finding(location, f"{path}: mode {mode:04o} lets others at a secret", "mode 0600; use chmod")
+    elif secret and mode & 0o040:
+        said = f"{path}: mode {mode:04o} lets its group read a secret"
+        yield _Finding(location, said, "mode 0600, unless the group is meant to", fatal=False)
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _tls(configuration: Configuration) -> Findings:
+    """Certificates and keys: readable, in force, made for each other."""
+    now = datetime.datetime.now(datetime.UTC)
+    for number, listener in enumerate(configuration.listen):
+        if listener.tls is None:
+            continue
+        where: Location = ("listen", number, "tls")
+        chain = yield from _pem(listener.tls.certificate, (*where, "certificate"), secret=False)
+        if chain is not None:
+            found = certificates.check_chain(chain, now)
+            yield from _about(listener.tls.certificate, (*where, "certificate"), found)
+        key = yield from _pem(listener.tls.key, (*where, "key"), secret=True)
+        if key is not None:
+            yield from _about(listener.tls.key, (*where, "key"), certificates.check_key(key, chain))
+
+
+def _authorities(configuration: Configuration) -> Findings:
+    """CA files of upstreams and providers."""
+    named: list[tuple[Location, Path | None]] = [
+        (("upstreams", name, "ca"), upstream.ca) for name, upstream in configuration.upstreams.items()
+    ]
+    for name, provider in configuration.identity.items():
+        if provider.type == "oidc":
+            named.append((("identity", name, "ca"), provider.ca))
+    for location, path in named:
+        if path is not None:
+            pem = yield from _pem(path, location, secret=False)
+            if pem is not None:
+                yield from _about(path, location, certificates.check_ca(pem))
+
+
+def _pem(path: Path, location: Location, secret: bool) -> Generator[_Finding, None, bytes | None]:
+    findings = list(_file(path, location, secret))
+    yield from findings
+    if any(finding.fatal for finding in findings):
+        return None
+    with path.open("rb") as stream:
+        return stream.read(_MAX_PEM_BYTES)
+
+
+def _about(path: Path, location: Location, found: list[certificates.Finding]) -> Findings:
+    for message, expected, fatal in found:
+        yield _Finding(location, f"{path}: {message}", expected, fatal)
+
+
+def _addresses(configuration: Configuration) -> Findings:
+    """Whether each address can be listened on. One that our own running instance holds can."""
+    held = _held(configuration)
+    for number, listener in enumerate(configuration.listen):
+        if (listener.host, listener.port) in held:
+            continue
+        try:
+            _bind(listener)
+        except OSError as error:
+            hint = _BIND_HINTS.get(error.errno or 0, "an address that this user can listen on")
+            yield _Finding(("listen", number, "address"), f"{listener.address}: {_why(error)}", hint)
+
+
+_BIND_HINTS = {
+    errno.EADDRINUSE: "a port that no other process listens on",
+    errno.EACCES: "a port above 1023, or the capability CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "an address of this machine",
+}
+
+
+def _bind(listener: Listener) -> None:
+    """Bound, never listened on: no connection can come in. Raises OSError."""
+    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind((listener.host, listener.port))
+
+
+def _held(configuration: Configuration) -> set[tuple[str, int]]:
+    """What our own instance on this state folder listens on, if one is running."""
+    paths = Paths(configuration.state_dir)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            probe.connect(str(paths.control_socket))
+        running = Configuration.model_validate_json(paths.effective.read_bytes())
+    except (OSError, ValueError):
+        return set()
+    return {(listener.host, listener.port) for listener in running.listen}
+
+
+def _gateway(configuration: Configuration) -> Findings:
+    """nginx itself, and its own opinion of the configuration that is made for it."""
+    try:
+        facts = nginx.find(configuration)
+        with tempfile.TemporaryDirectory(prefix="gatebook-check-") as folder:
+            paths = Paths(Path(folder) / "state")
+            nginx.write(render.render(configuration, paths, facts), Path(folder))
+            nginx.test(facts, Path(folder))
+    except (GatebookError, OSError) as error:
+        yield _Finding(("gateway",), str(error))
+
+
+_MAX_PEM_BYTES = 1 << 20
+_KEYS = (
+    ("log.key", True),
+    ("log.pub", False),
+    ("reader.pub", False),
+    ("pseudonym.key", True),
+    ("fingerprint.key", True),
+)
+_CHECKS: tuple[Callable[[Configuration], Findings], ...] = (
+    _policy,
+    _privilege,
+    _state,
+    _tls,
+    _authorities,
+    _addresses,
+    _gateway,
+)
