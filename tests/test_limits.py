@@ -143,11 +143,11 @@ def test_tightest_limit_is_reported() -> None:
 
 
 def test_longest_wait_is_told_when_two_limits_refuse() -> None:
-    desk = Desk(
-        {"name": "short", "per": "route", "rate": "1/second"}, {"name": "long", "per": "route", "rate": "1/day"}
-    )
-    desk.take(0.0)
-    assert desk.take(0.1).part.name == "long"
+    short = {"name": "short", "per": "route", "rate": "1/second"}
+    long = {"name": "long", "per": "route", "rate": "1/day"}
+    for desk in (Desk(short, long), Desk(long, short)):
+        desk.take(0.0)
+        assert desk.take(0.1).part.name == "long"
 
 
 @pytest.mark.parametrize(
@@ -217,10 +217,18 @@ def test_flood_itself_is_limited_when_there_is_no_room() -> None:
 
 
 def test_moving_out_of_a_shared_slot_wins_nothing() -> None:
-    desk = Desk({"name": "a", "per": "identity", "rate": "2/hour"}, max_keys=1)
+    desk = Desk({"name": "a", "per": "identity", "rate": "2/hour"}, max_keys=2)
     desk.take(0.0, who="first")
-    assert desk.burst(1700.0, 10, who="late") == 2  # `first` is not full again: `late` shares a slot
-    assert desk.burst(1801.0, 10, who="late") == 0  # `first` is, and `late` gets a key of its own
+    desk.take(0.0, who="second")
+    assert desk.burst(1700.0, 10, who="late") == 2  # the others are not full again: `late` shares a slot
+    assert desk.burst(1801.0, 10, who="late") == 0  # they are, and `late` gets a key of its own
+    assert desk.burst(3501.0, 10, who="late") == 1
+
+
+def test_long_subjects_cost_no_more_memory_than_short_ones() -> None:
+    desk = Desk(CALLER)
+    desk.take(0.0, who="x" * 100_000)
+    assert max(map(len, desk.limiter._full_at)) < 200
 
 
 def test_keys_that_are_full_again_are_forgotten() -> None:
@@ -244,6 +252,14 @@ def test_new_configuration_does_not_pardon_anybody() -> None:
     desk.burst(0.0)
     desk.limiter = Limiter(configure(CALLER, WIDE), previous=desk.limiter)
     assert desk.burst(0.1) == 0
+
+
+def test_new_configuration_does_not_forget_the_clock() -> None:
+    desk = Desk(CALLER)
+    desk.burst(100.0)
+    desk.limiter = Limiter(desk.configuration, previous=desk.limiter)
+    assert desk.burst(40.0) == 0
+    assert desk.burst(40.61) == 1
 
 
 def test_very_fast_rate_is_not_rounded_up() -> None:

@@ -219,6 +219,15 @@ def test_long_texts_are_cut_and_say_so() -> None:
     assert len((part.claimed_id or "").encode()) < 300
 
 
+def test_many_kept_values_are_bounded_together() -> None:
+    names = [f"n{number}" for number in range(60)]
+    kept = redactor(query={"keep": names}).query("&".join(f"{name}={'v' * 400}" for name in names))
+    assert list(kept) == names
+    assert sum(map(len, kept.values())) < 12_000
+    assert kept["n0"] == "v" * 400
+    assert "dropped" in kept["n59"]
+
+
 NASTY = st.text(st.sampled_from('a"\\\x00\x1b\udce9é\u202e=&%'), max_size=3000)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -92,6 +93,7 @@ class Condition(NamedTuple):
         return result if result is True or result is False else None
 
 
+@lru_cache(maxsize=4096)
 def compile_condition(text: str) -> Condition:
     """Raises ValueError, with CEL's own words and position, unless `text` is an expression of type bool."""
     if len(text.encode()) > MAX_EXPRESSION_BYTES:

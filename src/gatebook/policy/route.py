@@ -232,9 +232,15 @@ class Routes:
     def _is_beyond_doubt(self, leaf: _Leaf, path: str, segments: list[str]) -> bool:
         """Whether a server that ignores case and a trailing slash would choose the same template."""
         slash = segments[-1] == ""
-        if not (self._always_lax or slash or "%" in path) and path == path.lower():
-            return True
-        folded = [fold(segment) for segment in (segments[:-1] if slash else segments)]
+        if "%" in path:
+            folded = [fold(segment) for segment in segments]
+        else:
+            low = path.lower()
+            if not (self._always_lax or slash) and low == path:
+                return True
+            folded = low[1:].split("/")
+        if slash:
+            folded.pop()
         other = self._lax.find(folded)
         return other is not None and other.family == leaf.family
 
