@@ -166,3 +166,11 @@ def test_condition_that_does_not_compile_is_a_problem_in_its_place(configure: Co
 def test_route_that_can_never_be_used_is_warned_of(configure: Configure) -> None:
     found = warnings(configure("/public", {"path": "/o", "identity": ["partners"]}))
     assert [place for place, _, _ in found] == [("routes", 1, "allow")]
+
+
+def test_broken_template_is_reported_once_and_hides_nothing_else(configure: Configure) -> None:
+    rules = [{"name": "a", "when": 'path.id == "1" && nope'}, {"name": "b", "when": 'path.id == "1"'}]
+    configuration = configure({"path": "/o/{id", "identity": ["partners"], "allow": rules}, "/{")
+    places = [place for place, _, _ in problems(configuration)]
+    assert places == [("routes", 0, "path"), ("routes", 1, "path"), ("routes", 0, "allow", 0, "when")]
+    assert warnings(configuration) == []
