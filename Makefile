@@ -1,0 +1,69 @@
+# make demo    gatebook at work, in a few seconds; ARGS=--once ends by itself
+# make test    install what the tests need, then check and run them all
+# make check   formatting, lint, types
+# make clean   remove everything that was made here
+#
+# Needs Python 3.11 or newer (PYTHON=python3.12 names another), make and a shell.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+RUN_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+PEERS := $(wildcard tests/peers/package.json)
+PEERS_STAMP := $(if $(PEERS),tests/peers/node_modules/.installed)
+
+.PHONY: help demo test check unit packages clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 6
+
+demo: $(RUN_STAMP)
+	@exec $(BIN)/gatebook demo $(ARGS)
+
+test: check unit
+
+check: $(DEV_STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+unit: $(DEV_STAMP) packages $(PEERS_STAMP)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# An interrupted installation leaves no stamp and is done again.
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; say PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $$($(PYTHON) --version) is too old: gatebook needs 3.11; say PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "make: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	  exit 1; }
+
+$(RUN_STAMP): pyproject.toml | $(BIN)/python
+	@echo "installing gatebook and what it needs into $(VENV) ..."
+	@$(PIP) install --editable .
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml | $(BIN)/python
+	@echo "installing gatebook and what its tests need into $(VENV) ..."
+	@$(PIP) install --editable '.[dev]'
+	@touch $(RUN_STAMP) $@
+
+packages:
+	@sh .ci/packages
+
+tests/peers/node_modules/.installed: $(PEERS) $(wildcard tests/peers/package-lock.json) | packages
+	@echo "installing the programs that tests talk to into tests/peers ..."
+	@cd tests/peers && npm $(if $(wildcard tests/peers/package-lock.json),ci,install) --silent --no-audit --no-fund
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info tests/peers/node_modules
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
