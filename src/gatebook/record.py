@@ -208,7 +208,7 @@ class System(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_
 Record = Decision | Outcome | Admin | System
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Record)
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
 
 def encode(record: Record) -> bytes:

@@ -186,8 +186,8 @@ Reply = Appended | Pseudonymous | Stands | Refused
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
 _encoder = msgspec.msgpack.Encoder()
-_messages = msgspec.msgpack.Decoder(Message)
-_replies = msgspec.msgpack.Decoder(Reply)
+_messages: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _length = struct.Struct(">I")
 
 
