@@ -29,7 +29,10 @@ def show(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 
 def docs() -> None:
-    """Print the reference of all keys as Markdown: this is docs/config.md."""
+    """Print the reference of all keys as Markdown: this is docs/config.md.
+
+    Example: `gatebook config docs | less`
+    """
     say(reference().rstrip("\n"))
 
 

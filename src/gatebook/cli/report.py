@@ -33,7 +33,12 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """`warning: …` on stderr."""
-    sys.stderr.write(f"{paint('warning:', '33', sys.stderr)} {text}\n")
+    sys.stderr.write(f"{paint('warning:', '33', sys.stderr)} {harmless(text)}\n")
+
+
+def harmless(text: str) -> str:
+    """Without characters that could move a terminal's cursor or rename its window."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def paint(text: str, colour: str, stream: TextIO) -> str:
@@ -57,9 +62,7 @@ def fail(error: GatebookError, as_json: bool) -> int:
     if as_json:
         say_json(error_json(error))
         return error.exit_code
-    if isinstance(error, ConfigError):
-        for problem in error.problems:
-            sys.stderr.write(f"{paint('error:', '31', sys.stderr)} {problem}\n")
-    else:
-        sys.stderr.write(f"{paint('error:', '31', sys.stderr)} {error}\n")
+    told = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
+    for text in told:
+        sys.stderr.write(f"{paint('error:', '31', sys.stderr)} {harmless(text)}\n")
     return error.exit_code
