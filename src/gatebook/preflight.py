@@ -53,25 +53,19 @@ def preflight(path: Path) -> Preflight:
     findings: list[_Finding] = []
     for check in _CHECKS:
         findings += check(configuration)
-    for finding in findings:
-        if finding.fatal:
-            problems += _placed(finding, source, problems)
+    if not problems and not any(f.fatal and f.location[-1] in _NGINX_READS for f in findings if f.location):
+        findings += _nginx_test(configuration)  # which would only repeat, in its own words, what is known
+    known = {(problem.key, problem.line) for problem in problems}  # of another check, these would be echoes
     warnings: list[Problem] = []
-    for finding in findings:
-        if not finding.fatal:
-            warnings += _placed(finding, source, warnings)
+    for location, message, expected, fatal in findings:
+        (problem,) = locate([(location, message, expected)], source)
+        if (problem.key, problem.line) not in known:
+            (problems if fatal else warnings).append(problem)
     return Preflight(configuration, sorted(problems, key=_place), sorted(warnings, key=_place))
 
 
 def _place(problem: Problem) -> tuple[int, int]:
     return (problem.line, problem.column)
-
-
-def _placed(finding: _Finding, source: Source, known: list[Problem]) -> list[Problem]:
-    """With its place; nothing when that key has a problem already, which this one would only repeat."""
-    location, message, expected, _ = finding
-    problem = locate([(location, message, expected)], source)[0]
-    return [] if any(p.key == problem.key and p.line == problem.line for p in known) else [problem]
 
 
 def _policy(configuration: Configuration) -> Findings:
@@ -216,18 +210,31 @@ def _held(configuration: Configuration) -> set[tuple[str, int]]:
     return {(listener.host, listener.port) for listener in running.listen}
 
 
-def _gateway(configuration: Configuration) -> Findings:
-    """nginx itself, and its own opinion of the configuration that is made for it."""
+def _nginx(configuration: Configuration) -> Findings:
+    """Whether nginx is there and can what we need of it."""
+    try:
+        nginx.find(configuration)
+    except (GatebookError, OSError) as error:
+        yield _Finding(_NGINX_KEY, str(error))
+
+
+def _nginx_test(configuration: Configuration) -> Findings:
+    """nginx's own opinion of the configuration that is made for it."""
     try:
         facts = nginx.find(configuration)
-        with tempfile.TemporaryDirectory(prefix="gatebook-check-") as folder:
-            paths = Paths(Path(folder) / "state")
+    except (GatebookError, OSError):
+        return  # `_nginx` has said so
+    with tempfile.TemporaryDirectory(prefix="gatebook-check-") as folder:
+        paths = Paths(Path(folder) / "state")
+        try:
             nginx.write(render.render(configuration, paths, facts), Path(folder))
             nginx.test(facts, Path(folder))
-    except (GatebookError, OSError) as error:
-        yield _Finding(("gateway",), str(error))
+        except (GatebookError, OSError) as error:
+            yield _Finding(("gateway",), str(error))
 
 
+_NGINX_KEY: Location = ("gateway", "nginx")
+_NGINX_READS = ("certificate", "key", "ca", "nginx")
 _MAX_PEM_BYTES = 1 << 20
 _KEYS = (
     ("log.key", True),
@@ -243,5 +250,5 @@ _CHECKS: tuple[Callable[[Configuration], Findings], ...] = (
     _tls,
     _authorities,
     _addresses,
-    _gateway,
+    _nginx,
 )

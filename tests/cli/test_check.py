@@ -1,0 +1,313 @@
+"""`gatebook check`: everything that would keep `run` from starting, at once, and nothing is changed."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatebook import certificates, preflight, starter
+from gatebook.config.load import load
+from gatebook.paths import Paths, make_private
+
+Run = Callable[..., Any]
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Deployment:
+    """What `gatebook init` makes, on a free port, with ways to spoil it."""
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        starter.initialise(folder, "acme", NOW)
+        self.folder, self.run = folder, run
+        self.config = folder / "gatebook.yaml"
+        self.port = free_port()
+        self.change("127.0.0.1:8443", f"127.0.0.1:{self.port}")
+
+    def change(self, old: str, new: str) -> None:
+        text = self.config.read_text()
+        assert old in text
+        self.config.write_text(text.replace(old, new, 1))
+
+    def check(self) -> Any:
+        return self.run("check", "-c", str(self.config))
+
+    def problems(self) -> list[str]:
+        """`key: message` of each problem; each has a place, and the exit code fits."""
+        ran = self.run("check", "--json", "-c", str(self.config))
+        said = ran.json()
+        assert ran.code == (2 if said["problems"] else 0)
+        assert said["ok"] is (not said["problems"])
+        assert all(p["file"] == str(self.config) and p["line"] > 0 for p in said["problems"] + said["warnings"])
+        return [f"{p['key']}: {p['message']}" for p in said["problems"]]
+
+    def warnings(self) -> list[str]:
+        said = self.run("check", "--json", "-c", str(self.config)).json()
+        return [f"{w['key']}: {w['message']}" for w in said["warnings"] if "as root" not in w["message"]]
+
+
+@pytest.fixture
+def made(tmp_path: Path, run: Run) -> Deployment:
+    return Deployment(tmp_path, run)
+
+
+def test_what_init_makes_passes_as_it_is(made: Deployment) -> None:
+    ran = made.check()
+    assert ran.code == 0
+    assert re.fullmatch(rf"ok: {made.config}: 2 routes, configuration [0-9a-f]{{16}}\n", ran.out)
+    assert made.problems() == []
+    assert made.warnings() == []
+
+
+def test_check_changes_nothing(made: Deployment) -> None:
+    def state() -> dict[str, tuple[float, int]]:
+        return {str(p): (p.lstat().st_mtime_ns, p.lstat().st_mode) for p in sorted(made.folder.rglob("*"))}
+
+    before = state()
+    made.check()
+    assert state() == before
+    assert not Paths(made.folder / "state").runtime.exists()
+
+
+def test_everything_wrong_is_said_at_once(made: Deployment) -> None:
+    (made.folder / "state").chmod(0o755)
+    (made.folder / "tls" / "server.pem").unlink()
+    made.change("upstream: orders, identity: none}", "upstream: order, identity: none}")
+    made.change("    limits:", "    limitz: []\n    limits:")
+    made.change("{name: readers, roles: [reader, admin]}", "{name: readers, when: 'identity.'}")
+    said = made.problems()
+    assert [line.partition(": ")[0] for line in said] == [
+        "state_dir",
+        "listen[0].tls.certificate",
+        "routes[0].upstream",
+        "routes[1].allow[0].when",
+        "routes[1].limitz",
+    ]
+    ran = made.check()
+    assert ran.code == 2
+    assert len(re.findall("^error: ", ran.err, re.M)) == 5
+    assert "did you mean `limits`?" in ran.err
+
+
+def test_nothing_is_said_twice(made: Deployment) -> None:
+    made.change("- name: read-order", "- name: health")  # the reader of the file and the policy both object
+    (said,) = made.problems()
+    assert said == "routes[1].name: a second route 'health'"
+
+
+def test_syntax_error_is_the_only_thing_said(made: Deployment) -> None:
+    made.change("listen:", "listen: [")
+    assert len(made.problems()) == 1
+
+
+def test_condition_that_is_no_cel_names_its_rule_and_place(made: Deployment) -> None:
+    made.change("{name: readers, roles: [reader, admin]}", "{name: readers, when: 'identity.subject + 1'}")
+    (said,) = made.problems()
+    assert said.startswith("routes[1].allow[0].when: ")
+
+
+# -- the state folder ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o770, 0o600])
+def test_state_folder_open_to_others(made: Deployment, mode: int) -> None:
+    (made.folder / "state").chmod(mode)
+    (said,) = made.problems()
+    assert f"mode {mode:04o}" in said
+    assert stat.S_IMODE((made.folder / "state").stat().st_mode) == mode  # refused, never repaired
+
+
+def test_state_folder_that_is_a_link(made: Deployment) -> None:
+    (made.folder / "state").rename(made.folder / "elsewhere")
+    (made.folder / "state").symlink_to(made.folder / "elsewhere")
+    assert ["not a folder" in said for said in made.problems()] == [True]
+
+
+def test_no_state_folder_says_what_makes_one(made: Deployment) -> None:
+    (made.folder / "state").rename(made.folder / "elsewhere")
+    (said,) = made.problems()
+    assert "gatebook init" in said
+
+
+def test_state_folder_of_somebody_else(made: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert any("owned by uid" in said and said.startswith("state_dir") for said in made.problems())
+
+
+@pytest.mark.parametrize("name", ["log.key", "reader.pub", "pseudonym.key", "fingerprint.key"])
+def test_missing_key(made: Deployment, name: str) -> None:
+    (made.folder / "state" / "keys" / name).unlink()
+    assert any(f"keys/{name}: no such file" in said for said in made.problems())
+
+
+@pytest.mark.parametrize("name", ["log.key", "pseudonym.key", "fingerprint.key"])
+def test_key_that_others_can_read(made: Deployment, name: str) -> None:
+    (made.folder / "state" / "keys" / name).chmod(0o644)
+    (said,) = made.problems()
+    assert f"keys/{name}: mode 0644 lets others at a secret" in said
+
+
+def test_all_missing_keys_are_named(made: Deployment) -> None:
+    for path in (made.folder / "state" / "keys").iterdir():
+        path.unlink()
+    assert len(made.problems()) == 5
+
+
+def test_readers_private_key_may_be_kept_elsewhere(made: Deployment) -> None:
+    (made.folder / "state" / "keys" / "reader.key").unlink()
+    assert made.problems() == []
+
+
+# -- certificates ----------------------------------------------------------------------------------------
+def put(made: Deployment, name: str, data: bytes) -> None:
+    (made.folder / "tls" / name).write_bytes(data)
+
+
+def test_key_of_another_certificate(made: Deployment) -> None:
+    put(made, "server.key", certificates.development(NOW).key)
+    (said,) = made.problems()
+    assert said.startswith("listen[0].tls.key: ")
+    assert "is not the key of the certificate beside it" in said
+
+
+def test_certificate_that_has_expired(made: Deployment) -> None:
+    old = certificates.development(NOW - datetime.timedelta(days=91))
+    put(made, "server.pem", old.certificate)
+    put(made, "server.key", old.key)
+    (said,) = made.problems()
+    assert "expired on" in said
+
+
+def test_certificate_that_will_expire_soon_is_a_warning(made: Deployment) -> None:
+    old = certificates.development(NOW - datetime.timedelta(days=80))
+    put(made, "server.pem", old.certificate)
+    put(made, "server.key", old.key)
+    assert made.problems() == []
+    (said,) = made.warnings()
+    assert "expires on" in said
+    assert made.check().err.count("warning: ") == 1 + (os.geteuid() == 0)
+
+
+def test_private_key_that_everybody_can_read(made: Deployment) -> None:
+    (made.folder / "tls" / "server.key").chmod(0o644)
+    (said,) = made.problems()
+    assert "mode 0644 lets others at a secret" in said
+
+
+def test_private_key_that_its_group_can_read_is_a_warning(made: Deployment) -> None:
+    (made.folder / "tls" / "server.key").chmod(0o640)
+    assert made.problems() == []
+    (said,) = made.warnings()
+    assert "mode 0640 lets its group read a secret" in said
+
+
+def test_pipe_in_place_of_a_key_does_not_hang(made: Deployment) -> None:
+    (made.folder / "tls" / "server.key").unlink()
+    os.mkfifo(made.folder / "tls" / "server.key", 0o600)
+    assert any("not a regular file" in said for said in made.problems())
+
+
+def test_ca_files_of_providers_and_upstreams(made: Deployment) -> None:
+    put(made, "broken.pem", b"nonsense")
+    provider = "{type: oidc, issuer: 'https://login.acme.example', audience: [a], ca: tls/missing.pem}"
+    made.change("identity:\n", f"identity:\n  staff: {provider}\n")
+    made.change(
+        "upstreams:\n", "upstreams:\n  billing: {url: 'https://billing.internal.example', ca: tls/broken.pem}\n"
+    )
+    said = made.problems()
+    assert said[0].startswith("identity.staff.ca: ")
+    assert "missing.pem: no such file" in said[0]
+    assert said[1].startswith("upstreams.billing.ca: ")
+    assert "holds no certificate" in said[1]
+
+
+# -- addresses -------------------------------------------------------------------------------------------
+@pytest.fixture
+def taken(made: Deployment) -> Iterator[None]:
+    with closing(socket.socket()) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", made.port))
+        other.listen()
+        yield
+
+
+@pytest.mark.usefixtures("taken")
+def test_port_of_another_program(made: Deployment) -> None:
+    assert made.problems() == [f"listen[0].address: 127.0.0.1:{made.port}: address already in use"]
+
+
+@pytest.fixture
+def running(made: Deployment) -> Iterator[Paths]:
+    """A supervisor of this state folder, as far as `check` can see."""
+    paths = Paths(made.folder / "state")
+    make_private(paths.runtime)
+    paths.effective.write_bytes(load(made.config).effective())
+    with closing(socket.socket(socket.AF_UNIX)) as control:
+        control.bind(str(paths.control_socket))
+        control.listen()
+        yield paths
+    paths.control_socket.unlink()
+    paths.runtime.rmdir()
+
+
+@pytest.mark.usefixtures("taken", "running")
+def test_port_that_our_own_running_instance_holds(made: Deployment) -> None:
+    assert made.problems() == []
+
+
+@pytest.mark.usefixtures("taken")
+def test_port_held_by_others_after_our_instance_was_killed(made: Deployment, running: Paths) -> None:
+    running.control_socket.unlink()
+    running.control_socket.write_bytes(b"")
+    assert made.problems() == [f"listen[0].address: 127.0.0.1:{made.port}: address already in use"]
+
+
+def test_address_of_another_machine(made: Deployment) -> None:
+    made.change(f"127.0.0.1:{made.port}", "192.0.2.1:8443")
+    (said,) = made.problems()
+    assert said == "listen[0].address: 192.0.2.1:8443: cannot assign requested address"
+
+
+# -- nginx -----------------------------------------------------------------------------------------------
+def test_nginx_that_is_not_there(made: Deployment) -> None:
+    made.config.write_text(made.config.read_text() + "\ngateway: {nginx: /nowhere/nginx}\n")
+    (said,) = made.problems()
+    assert said.startswith("gateway")
+    assert "/nowhere/nginx" in said
+
+
+def test_what_nginx_itself_refuses_is_reported(made: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = preflight.render.render
+
+    def render(*arguments: Any) -> dict[str, bytes]:
+        return {name: data + b"\nno_such_directive on;\n" for name, data in real(*arguments).items()}
+
+    monkeypatch.setattr(preflight.render, "render", render)
+    (said,) = made.problems()
+    assert "no_such_directive" in said
+
+
+# -- who runs it -----------------------------------------------------------------------------------------
+def test_root_is_warned(made: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = os.geteuid()
+    said = made.run("check", "--json", "-c", str(made.config)).json()["warnings"]
+    assert ["as root" in w["message"] for w in said] == [True] * (uid == 0)
+
+
+def test_missing_configuration_is_one_problem(run: Run, tmp_path: Path) -> None:
+    ran = run("check", "-c", str(tmp_path / "none.yaml"))
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: {tmp_path}/none.yaml: no such file or directory")
