@@ -21,7 +21,7 @@ from typing import NamedTuple
 from gatebook import certificates, policy
 from gatebook.config.load import examine, locate
 from gatebook.config.model import Configuration, Listener
-from gatebook.config.source import Location, Source
+from gatebook.config.source import Location
 from gatebook.errors import EnvironmentFault, GatebookError, Problem
 from gatebook.gateway import nginx, render
 from gatebook.paths import Paths, check_private

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatebook.config.load import examine, load, locate, parse
@@ -108,6 +108,7 @@ _KEYS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(_KEYS, _JSON | st.lists(st.dictionaries(_KEYS, _JSON, max_size=3), max_size=2), max_size=8))
 def test_data_of_any_shape_gives_problems_with_places(data: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as caught:  # no such configuration has a version, a name and the rest

@@ -9,7 +9,9 @@ import jsonschema
 import pytest
 
 from gatebook.config.load import parse
-from gatebook.config.model import Configuration
+from gatebook.config.model import Configuration, parse_duration, parse_size
+from gatebook.config.schema import _duration as duration_text
+from gatebook.config.schema import _size as size_text
 from gatebook.config.schema import reference, schema, schema_text
 from gatebook.config.source import read
 from gatebook.errors import ConfigError
@@ -104,3 +106,19 @@ def test_reference_holds_every_key() -> None:
         assert f"| `{name}` |" in text
     for heading in ("`identity.<name>: {type: oidc}`", "`routes[].limits[].rate`", "`gateway.flood`"):
         assert f"## {heading}" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.5, "500ms"), (1.5, "1500ms"), (30, "30s"), (90, "90s"), (3600, "1h"), (86400, "1d")]
+)
+def test_defaults_are_written_as_a_person_would(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, 0), (1000, 1000), (1024, "1k"), (10 << 20, "10m"), (3 << 30, "3g")]
+)
+def test_sizes_too(count: int, text: str | int) -> None:
+    assert size_text(count) == text
+    assert parse_size(text) == count

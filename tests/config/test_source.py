@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatebook.config.source import MAX_BYTES, Source, dotted, read
@@ -162,12 +162,14 @@ CHARACTERS = "\n \t:-?,[]{}#&*!|>'\"%@`~<0aA.\u2028\x85\U0001f600"
 YAMLISH = st.lists(st.sampled_from([*CHARACTERS, *WORDS]), max_size=60)
 
 
+@settings(deadline=None)
 @given(YAMLISH)
 def test_any_text_is_data_or_a_config_error(parts: list[str]) -> None:
     found = problems("".join(parts).encode())
     assert found is None or (found and all(problem.message for problem in found))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_data_or_a_config_error(data: bytes) -> None:
     assert problems(data) != []

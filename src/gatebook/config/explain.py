@@ -142,8 +142,6 @@ def _expected(error: ErrorDetails, description: str) -> str:
         return "a list of identity providers' names, or none" if none else str(context["expected"])
     if kind == "too_short":
         return f"at least {context['min_length']} item{'s' if context['min_length'] > 1 else ''}"
-    if kind == "string_too_short":
-        return f"at least {context['min_length']} characters"
     return _KINDS.get(kind, error["msg"])
 
 

@@ -65,7 +65,7 @@ def _duration(seconds: float) -> str:
     for unit, size in _DURATIONS:
         if seconds >= size and (seconds / size).is_integer():
             return f"{int(seconds / size)}{unit}"
-    return f"{seconds}s"
+    return f"{seconds:g}s"
 
 
 def _size(count: int) -> str | int:
