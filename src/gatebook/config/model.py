@@ -111,10 +111,27 @@ class ServerTLS(Model):
     )
 
 
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else None
+    try:
+        ipaddress.IPv4Address(host) if bare is None else ipaddress.IPv6Address(bare)
+    except ValueError:
+        raise ValueError("expected an IP address and a port, such as 127.0.0.1:8443 or [::1]:8443") from None
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
+        raise ValueError("expected a port between 1 and 65535 after the last ':'")
+    if "%" in host:
+        raise ValueError("expected an IP address without a zone")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
 class Listener(Model):
     """Where clients connect. Without `tls` only a loopback address is accepted."""
 
-    address: str = Field(description="host:port, such as 0.0.0.0:8443 or [::1]:8443")
+    address: Address = Field(description="host:port, such as 0.0.0.0:8443 or [::1]:8443")
     tls: ServerTLS | None = Field(
         default=None, description="the certificate to show; without it, plain HTTP on loopback"
     )
@@ -129,14 +146,7 @@ class Listener(Model):
 
     @model_validator(mode="after")
     def _check(self) -> Listener:
-        host, _, port = self.address.rpartition(":")
-        try:
-            ip = ipaddress.ip_address(host.strip("[]"))
-        except ValueError:
-            raise ValueError("address: expected an IP address and a port, such as 127.0.0.1:8443") from None
-        if not (port.isdigit() and 0 < int(port) < 65536):
-            raise ValueError("address: expected a port between 1 and 65535 after the last ':'")
-        if self.tls is None and not ip.is_loopback:
+        if self.tls is None and not ipaddress.ip_address(self.host).is_loopback:
             raise ValueError("tls: required on any address but loopback")
         return self
 
