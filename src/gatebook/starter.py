@@ -21,9 +21,9 @@ from importlib import resources
 from pathlib import Path
 
 from gatebook import certificates
-from gatebook.config.model import NAME
 from gatebook.config.schema import FILE_NAME as SCHEMA_FILE
 from gatebook.config.schema import schema_text
+from gatebook.config.value import NAME
 from gatebook.errors import ConfigError, EnvironmentFault, Problem
 from gatebook.ledger.keys import create_keys
 from gatebook.paths import Paths, make_private

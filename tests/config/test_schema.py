@@ -9,11 +9,12 @@ import jsonschema
 import pytest
 
 from gatebook.config.load import parse
-from gatebook.config.model import Configuration, parse_duration, parse_size
+from gatebook.config.model import Configuration
 from gatebook.config.schema import _duration as duration_text
 from gatebook.config.schema import _size as size_text
 from gatebook.config.schema import reference, schema, schema_text
 from gatebook.config.source import read
+from gatebook.config.value import parse_duration, parse_size
 from gatebook.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

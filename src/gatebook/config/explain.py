@@ -17,8 +17,9 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
-from gatebook.config.model import NAME, Configuration, Provider
+from gatebook.config.model import Configuration, Provider
 from gatebook.config.source import Location, Source, dotted, shown
+from gatebook.config.value import NAME
 from gatebook.errors import Problem
 
 _KINDS = {

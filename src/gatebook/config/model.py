@@ -9,92 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    WithJsonSchema,
-    model_validator,
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from gatebook.config.value import (
+    RATE,
+    Address,
+    CredentialHeader,
+    Duration,
+    FilePath,
+    Method,
+    Name,
+    Network,
+    Size,
+    Url,
+    exactly_one,
+    parse_rate,
 )
-
-_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
-_UNITS_B = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_DURATION = r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|[smhdwy])"
-_SIZE = r"([0-9]{1,15})([kKmMgG]?)[bB]?"
-_RATE = r"([0-9]{1,12}) */ *(second|minute|hour|day)"
-NAME = r"^[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?$"
-
-
-def parse_duration(value: object) -> float:
-    """`15s`, `1h`, `90d`, `500ms`, or a number of seconds -> seconds."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
-    else:
-        found = re.fullmatch(_DURATION, str(value))
-        if not found:
-            raise ValueError("expected a duration such as 500ms, 15s, 10m, 1h or 90d")
-        seconds = float(found[1]) * _UNITS_S[found[2]]
-    if not 0 < seconds <= 100 * _UNITS_S["y"]:
-        raise ValueError("expected a duration of more than 0 and at most 100y")
-    return seconds
-
-
-def parse_size(value: object) -> int:
-    """`64k`, `10m`, `1g`, or a number of bytes -> bytes."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    found = re.fullmatch(_SIZE, str(value))
-    if not found:
-        raise ValueError("expected a size such as 64k, 10m or 1g")
-    return int(found[1]) * _UNITS_B[found[2].lower()]
-
-
-def _resolve(value: object, info: ValidationInfo) -> object:
-    base = (info.context or {}).get("base")
-    if isinstance(value, str) and (not value or not value.isprintable()):
-        raise ValueError("expected a file's path")
-    if isinstance(value, (str, Path)) and base is not None:
-        try:
-            return Path(base) / Path(value).expanduser()
-        except RuntimeError:  # ~somebody
-            raise ValueError("expected a path below a home folder that exists") from None
-    return value
-
-
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    WithJsonSchema({"type": ["string", "number"], "pattern": rf"^{_DURATION}$", "exclusiveMinimum": 0}),
-]
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    Field(ge=0, le=1 << 50),
-    WithJsonSchema({"type": ["string", "integer"], "pattern": rf"^{_SIZE}$", "minimum": 0}),
-]
-FilePath = Annotated[Path, BeforeValidator(_resolve)]
-Name = Annotated[str, Field(pattern=NAME, description="lower-case letters, digits, '-', '_', '.'")]
-
-
-def _method(value: str) -> str:
-    if not re.fullmatch(r"[A-Z]{1,20}", value):
-        raise ValueError("expected an HTTP method in capitals, such as GET")
-    if value in ("CONNECT", "TRACE"):
-        raise ValueError(f"{value} is never forwarded")
-    return value
-
-
-Method = Annotated[str, AfterValidator(_method)]
 
 
 class Model(BaseModel):
@@ -109,23 +42,6 @@ class ServerTLS(Model):
     min_version: Literal["1.2", "1.3"] = Field(
         default="1.2", description="the oldest TLS version that is accepted"
     )
-
-
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else None
-    try:
-        ipaddress.IPv4Address(host) if bare is None else ipaddress.IPv6Address(bare)
-    except ValueError:
-        raise ValueError("expected an IP address and a port, such as 127.0.0.1:8443 or [::1]:8443") from None
-    if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
-        raise ValueError("expected a port between 1 and 65535 after the last ':'")
-    if "%" in host:
-        raise ValueError("expected an IP address without a zone")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
 
 
 class Listener(Model):
@@ -180,24 +96,6 @@ class OIDCProvider(Model):
     )
 
 
-_TAKEN_HEADERS = re.compile(
-    r"accept|authorization|connection|content-.*|cookie|expect|host|keep-alive|te|trailer|transfer-encoding|upgrade"
-    r"|via|x-request-id|gatebook-.*|x-forwarded-.*|sec-.*",
-    re.IGNORECASE,
-)
-
-
-def _credential_header(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,60}", value):
-        raise ValueError("expected a header's name of letters, digits and '-'")
-    if _TAKEN_HEADERS.fullmatch(value):
-        raise ValueError("expected a header that nothing else uses, such as X-API-Key")
-    return value
-
-
-CredentialHeader = Annotated[str, AfterValidator(_credential_header)]
-
-
 class ApiKeyProvider(Model):
     """API keys made by `gatebook key create`; only their hashes are kept."""
 
@@ -206,23 +104,6 @@ class ApiKeyProvider(Model):
 
 
 Provider = Annotated[OIDCProvider | ApiKeyProvider, Discriminator("type")]
-
-
-def _url(value: str) -> str:
-    found = re.fullmatch(
-        r"https?://(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9][A-Za-z0-9._-]*)(?::([0-9]{1,5}))?/?", value
-    )
-    if not found or not 0 < int(found[2] or 80) < 65536:
-        raise ValueError("expected http(s)://host:port, without a path")
-    if found[1]:
-        try:
-            ipaddress.IPv6Address(found[1])
-        except ValueError:
-            raise ValueError("expected an IPv6 address between [ and ]") from None
-    return value
-
-
-Url = Annotated[str, AfterValidator(_url)]
 
 
 class Upstream(Model):
@@ -254,7 +135,7 @@ class Rule(Model):
 class Rate(Model):
     """`100/minute`: this many requests per period of seconds."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"type": "string", "pattern": f"^{_RATE}$"}]})
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"type": "string", "pattern": f"^{RATE}$"}]})
 
     count: int = Field(ge=1, description="requests")
     period_s: int = Field(ge=1, description="seconds")
@@ -263,10 +144,8 @@ class Rate(Model):
     @classmethod
     def _parse(cls, value: Any) -> Any:
         if isinstance(value, str):
-            found = re.fullmatch(_RATE, value)
-            if not found:
-                raise ValueError("expected a rate such as 100/minute (second, minute, hour, day)")
-            return {"count": int(found[1]), "period_s": _PERIODS_S[found[2]]}
+            count, period_s = parse_rate(value)
+            return {"count": count, "period_s": period_s}
         if not isinstance(value, (dict, Rate)):
             raise ValueError("expected a rate such as 100/minute (second, minute, hour, day)")
         return value
@@ -347,17 +226,6 @@ class Flood(Model):
     connections: int = Field(default=1000, ge=1, description="open connections of one client address")
 
 
-def _network(value: str) -> str:
-    try:
-        ipaddress.ip_network(value)
-    except ValueError:
-        raise ValueError("expected an address or a network, such as 10.0.0.0/8") from None
-    return value
-
-
-Network = Annotated[str, AfterValidator(_network)]
-
-
 class Gateway(Model):
     """nginx: which, and its bounds."""
 
@@ -381,16 +249,10 @@ class Guard(Model):
     )
 
 
-def _whole(value: object) -> object:
-    if type(value) is not int:  # true and 1.0 are equal to 1
-        raise ValueError("expected 1")
-    return value
-
-
 class Configuration(Model):
     """The whole of gatebook.yaml."""
 
-    version: Annotated[Literal[1], BeforeValidator(_whole)] = Field(description="the format of this file")
+    version: Annotated[Literal[1], BeforeValidator(exactly_one)] = Field(description="the format of this file")
     name: Name = Field(description="the deployment's name; with the node's, the ledger's origin")
     node: Name = Field(default="node-1", description="this machine's name, for deployments of several")
     state_dir: FilePath = Field(
