@@ -16,7 +16,6 @@ from typing import Annotated
 import typer
 
 from gatebook import __version__
-from gatebook.cli import config, version
 from gatebook.cli.report import fail
 from gatebook.errors import GatebookError
 
@@ -53,9 +52,7 @@ def _gatebook(
 
 
 def _register() -> None:
-    config.register(app)
-    version.register(app)
-    for name in ("init", "check", "key", "run", "demo", "log", "show", "verify"):
+    for name in ("init", "check", "config", "key", "run", "demo", "log", "show", "verify", "version"):
         with contextlib.suppress(ImportError):
             importlib.import_module(f"gatebook.cli.{name}").register(app)
 
