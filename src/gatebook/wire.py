@@ -84,13 +84,13 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     ut: str = ""  # $upstream_response_time
     # only without a decision
     a: str = ""  # $remote_addr
-    m: str = ""  # $request_method
-    q: str = ""  # $uri, decoded and normalised, without the query
-    h: str = ""  # $host
+    m: str = ""  # the method of the request line as it came
+    q: str = ""  # its path, as it came, without the query: printable ASCII up to the first other byte
+    h: str = ""  # $host, printable ASCII
     pr: str = ""  # $server_protocol
     tv: str = ""  # $ssl_protocol
     tc: str = ""  # $ssl_cipher
-    tn: str = ""  # $ssl_server_name
+    tn: str = ""  # $ssl_server_name, printable ASCII
 
 
 LOG_WITH_DECISION: Final[dict[str, str]] = {
@@ -115,13 +115,13 @@ LOG_WITH_DECISION: Final[dict[str, str]] = {
 }
 LOG_WITHOUT_DECISION: Final[dict[str, str]] = LOG_WITH_DECISION | {
     "a": "$remote_addr",
-    "m": "$request_method",
-    "q": "$uri",
-    "h": "$host",
+    "m": "$gatebook_asked_method",
+    "q": "$gatebook_asked_path",
+    "h": "$gatebook_asked_host",
     "pr": "$server_protocol",
     "tv": "$ssl_protocol",
     "tc": "$ssl_cipher",
-    "tn": "$ssl_server_name",
+    "tn": "$gatebook_asked_sni",
 }
 
 
