@@ -98,6 +98,8 @@ def _guarded(configuration: Configuration) -> Directive:
         "location",
         "/",
         block=[
+            # HTTP/0.9 has neither headers nor a status to answer with.
+            directive("if", "$server_protocol", "=", "", block=[directive("return", 505)]),
             # `set` runs before the clearing, whatever their order here: both in the rewrite phase.
             *(directive("set", variable, value) for variable, value in headers.forwarded(configuration).items()),
             directive("more_clear_input_headers", *headers.FORGEABLE),
@@ -228,6 +230,7 @@ def _problem() -> Directive:
         _PROBLEM,
         block=[
             directive("internal"),
+            directive("client_max_body_size", 0),  # or a 413 over HTTP/2 would be refused once more
             directive("default_type", _JSON),
             *headers.of_problem(),
             directive("return", 200, _body("$status", "$gatebook_title")),

@@ -31,6 +31,7 @@ FORGEABLE: Final = (
     "X-Host",
     "Proxy",
     "Proxy-Connection",
+    "HTTP2-Settings",
     "X-HTTP-Method",
     "X-HTTP-Method-Override",
     "X-Method-Override",
@@ -156,7 +157,7 @@ def to_client() -> Block:
 def of_denial() -> Block:
     return to_client() + _add(
         {
-            "Retry-After": FROM_GUARD["Gatebook-Retry-After"],
+            "Retry-After": "$gatebook_denied_again",
             "Allow": FROM_GUARD["Gatebook-Allow"],
             "WWW-Authenticate": FROM_GUARD["Gatebook-Authenticate"],
         }

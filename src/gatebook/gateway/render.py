@@ -18,7 +18,7 @@ from gatebook.gateway.facts import NginxFacts
 from gatebook.gateway.nginx import CONF
 from gatebook.gateway.tree import Block, Directive, build, directive, file, milliseconds
 from gatebook.paths import Paths
-from gatebook.wire import FROM_GUARD, LOG_WITH_DECISION, LOG_WITHOUT_DECISION
+from gatebook.wire import DENIAL_STATUSES, FROM_GUARD, LOG_WITH_DECISION, LOG_WITHOUT_DECISION
 
 # For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has nothing else.
 CIPHERS: Final = (
@@ -56,6 +56,7 @@ def render(configuration: Configuration, paths: Paths, facts: NginxFacts) -> dic
 def _http(configuration: Configuration, paths: Paths, facts: NginxFacts) -> Block:
     return [
         *_own_files(facts),
+        directive("variables_hash_max_size", 2048),
         directive("types", block=[]),  # or nginx would guess a type from the path's ending
         directive("default_type", "application/octet-stream"),
         directive("server_tokens", "off"),
@@ -151,6 +152,11 @@ def _maps(configuration: Configuration) -> Block:
     return [
         _map("$status", "$gatebook_title", {"default": "Error"} | {str(k): v for k, v in guarded.TITLES.items()}),
         _map("$status", "$gatebook_again", {"429": 1, "503": 1, "default": ""}),
+        _map(
+            FROM_GUARD["Gatebook-Status"],
+            "$gatebook_denied_again",
+            {str(status): FROM_GUARD["Gatebook-Retry-After"] for status in DENIAL_STATUSES} | {"default": 1},
+        ),
         # Nothing is upgraded but HTTP/1.1 to WebSocket. An h2c upgrade would be a tunnel past the guard.
         _map(
             "$server_protocol $http_connection",
