@@ -138,7 +138,7 @@ class Rig:
         self.guarded: list[Seen] = []
         self.forwarded: list[Seen] = []
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._servers: list[asyncio.Server] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._process: subprocess.Popen[bytes] | None = None
@@ -194,7 +194,10 @@ class Rig:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(DEADLINE_S)
+            try:
+                self._process.wait(DEADLINE_S)
+            finally:
+                self._process.kill()
         self.run(self._close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()

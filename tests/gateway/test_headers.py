@@ -134,7 +134,7 @@ def test_upstream_cannot_speak_for_gatebook(rig: Rig) -> None:
 
 @pytest.mark.parametrize("to", ["/.gatebook/upstream/large", "/.gatebook/live", "/.gatebook/guard", "/etc/passwd"])
 def test_upstream_cannot_send_the_request_elsewhere(rig: Rig, to: str) -> None:
-    fields = f"X-Accel-Redirect: {to}\r\nX-Accel-Limit-Rate: 1\r\nX-Accel-Charset: utf-7"
+    fields = f"X-Accel-Redirect: {to}\r\nX-Accel-Limit-Rate: 100\r\nX-Accel-Charset: utf-7"
     rig.behave = responds(f"HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: 2\r\n\r\nok".encode())
     answer = rig.ask("/")
     assert answer.body == b"ok"
