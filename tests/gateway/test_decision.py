@@ -160,6 +160,27 @@ def test_client_that_asks_for_an_internal_location_gets_404(rig: Rig, path: str)
     assert (line["d"], line["s"], line["m"], line["q"]) == ("", "404", "GET", path.partition("?")[0])
 
 
+def test_guard_that_dies_over_a_request_is_not_asked_about_it_again(rig: Rig) -> None:
+    """It may have decided and recorded: a second decision would be a second record of one request."""
+    rig.ask()  # leaves a connection open, on which nginx would try again
+    rig.reset()
+    rig.decide = lambda seen: None
+    assert rig.ask().status == 503
+    assert len(rig.guarded) == 1
+
+
+def test_path_that_only_resembles_ours_is_the_guards_to_judge(rig: Rig) -> None:
+    for path in (
+        "//.gatebook/upstream/orders",
+        "/x/.gatebook/live",
+        "/.gatebookx",
+        "/.gatebook",
+        "/.GATEBOOK/live",
+    ):
+        rig.ask(path)
+        assert rig.guarded[-1].one("Gatebook-Uri") == path
+
+
 def test_dead_guard_is_503_at_once_and_its_successor_is_asked_at_once(rig: Rig) -> None:
     rig.ask()  # leaves a connection open
     rig.reset()

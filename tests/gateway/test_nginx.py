@@ -122,7 +122,12 @@ def test_missing_certificate_is_named(tmp_path: Path, binary: Path | None) -> No
         nginx.test(facts, tmp_path)
 
 
-def test_testing_touches_neither_ports_nor_files_of_a_running_gateway(tmp_path: Path, binary: Path | None) -> None:
+def test_testing_touches_neither_ports_nor_files_of_a_running_gateway(
+    tmp_path: Path, binary: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -138,6 +143,7 @@ def test_testing_touches_neither_ports_nor_files_of_a_running_gateway(tmp_path: 
         nginx.write(render.render(made, paths, facts), paths.nginx)
         nginx.test(facts, paths.nginx)
     assert not paths.runtime.exists()
+    assert not list(here.iterdir())
     assert [path.name for path in paths.nginx.iterdir()] == [nginx.CONF]
 
 

