@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import functools
 import http.client
 import json
 import shutil
@@ -136,6 +137,7 @@ class Rig:
         self.binary = binary
         self.folder = folder
         self.guarded: list[Seen] = []
+        self.asked: list[int] = []  # which guard each of `guarded` was
         self.forwarded: list[Seen] = []
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -152,6 +154,7 @@ class Rig:
     # -- what a test sets -------------------------------------------------------------------------------
     def reset(self) -> None:
         self.guarded.clear()
+        self.asked.clear()
         self.forwarded.clear()
         self.decide: Callable[[Seen], bytes | None] = lambda seen: allow()
         self.behave: Behaviour = responds(OK)
@@ -222,7 +225,8 @@ class Rig:
     def start_guard(self, number: int = 0) -> None:
         path = self.paths.guard_socket(number)
         path.unlink(missing_ok=True)
-        self._servers.append(self.run(asyncio.start_unix_server(self._serve_guard, str(path), limit=1 << 20)))
+        serve = functools.partial(self._serve_guard, number)
+        self._servers.append(self.run(asyncio.start_unix_server(serve, str(path), limit=1 << 20)))
 
     def stop_guard(self) -> None:
         """The socket file stays and nobody listens: what a killed process leaves."""
@@ -292,10 +296,11 @@ class Rig:
             return False
 
     # -- the two behind nginx ---------------------------------------------------------------------------
-    async def _serve_guard(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_guard(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with self._kept(writer):
             while (seen := await read_request(reader)) is not None:
                 self.guarded.append(seen)
+                self.asked.append(number)
                 await self.release.wait()
                 said = self.decide(seen)
                 if said is None:

@@ -169,6 +169,21 @@ def test_guard_that_dies_over_a_request_is_not_asked_about_it_again(rig: Rig) ->
     assert len(rig.guarded) == 1
 
 
+def test_credential_stays_with_one_guard_and_callers_spread_over_all(fresh: Rig) -> None:
+    """Or a caller would have each limit as often as there are guards."""
+    fresh.start(guard={"processes": 3})
+    fields = ["Authorization: Bearer {}", "X-API-Key: {}", "x-machine-key: {}"]
+    chosen: set[int] = set()
+    for field in fields:
+        for caller in range(10):
+            fresh.asked.clear()
+            for _ in range(3):
+                fresh.ask("/", field.format(caller))
+            assert len(set(fresh.asked)) == 1
+            chosen.update(fresh.asked)
+    assert chosen == {0, 1, 2}
+
+
 def test_path_that_only_resembles_ours_is_the_guards_to_judge(rig: Rig) -> None:
     for path in (
         "//.gatebook/upstream/orders",

@@ -58,10 +58,15 @@ def test_forwarding_fields_are_our_own_word(rig: Rig) -> None:
 
 def test_trusted_proxy_names_the_client_and_ours_is_appended(fresh: Rig) -> None:
     fresh.start(gateway={"trusted_proxies": ["127.0.0.0/255.0.0.0", "2001:db8::/32"]})
-    fresh.ask("/", "X-Forwarded-For: 6.6.6.6, 203.0.113.9", "X-Forwarded-Proto: http", "X-Forwarded-User: forged")
+    fresh.ask(
+        "/",
+        "X-Forwarded-For: 6.6.6.6, 203.0.113.9, 127.0.0.5",
+        "X-Forwarded-Proto: http",
+        "X-Forwarded-User: forged",
+    )
     asked, forwarded = fresh.guarded[0], fresh.forwarded[0]
     assert asked.one("Gatebook-Address") == "203.0.113.9"
-    assert forwarded.one("X-Forwarded-For") == "6.6.6.6, 203.0.113.9, 127.0.0.1"
+    assert forwarded.one("X-Forwarded-For") == "6.6.6.6, 203.0.113.9, 127.0.0.5, 127.0.0.1"
     assert forwarded.one("X-Forwarded-Proto") == "http"
     assert forwarded.one("X-Forwarded-Host") == "api.example:8443"
     assert not forwarded.all("X-Forwarded-User")
