@@ -74,6 +74,20 @@ def test_binary_that_is_missing_or_no_program_is_refused(tmp_path: Path) -> None
             nginx.find(configured(gateway={"nginx": str(path)}))
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]:8443", "10.0.0.1:443"])
+def test_https_upstream_that_could_never_be_verified_is_refused(host: str) -> None:
+    with pytest.raises(EnvironmentFault, match=r"upstreams\.orders: .* names only"):
+        nginx.find(configured(upstreams={"orders": {"url": f"https://{host}"}}))
+
+
+def test_system_without_authorities_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nginx, "_ca_bundle", lambda: None)
+    with pytest.raises(EnvironmentFault, match="ca-certificates"):
+        nginx.find(configured(upstreams={"orders": {"url": "https://orders.example"}}))
+    own = {"url": "https://orders.example", "ca": "/srv/ca.pem"}
+    assert nginx.find(configured(upstreams={"orders": own})).ca_bundle is None
+
+
 def test_nginx_of_this_machine_is_described(binary: Path | None) -> None:
     facts = nginx.find(configured(gateway={"nginx": None if binary is None else str(binary)}))
     assert facts.version >= (1, 22, 0)

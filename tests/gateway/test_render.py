@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,32 @@ def test_several_guards_keep_a_credential_with_one_of_them() -> None:
     assert "map $http_authorization$http_x_a$http_x_b $gatebook_caller" in text
     assert "hash $gatebook_caller consistent;" in text
     assert text.count("max_fails=0;") == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2:aaaa:bbbb:cccc:dddd", True),
+        ("2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6", True),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:3:3:4:5:6", False),
+        ("2001:db8::1", "2001:db8::2", True),
+        ("2001:db8::1", "2001:db9::1", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("::1", "::2", False),
+    ],
+)
+def test_flood_from_one_ipv6_network_counts_as_one_client(
+    one: str, other: str, same: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "nginx.conf").write_text(rendered(configured()))
+    (http,) = (each for each in tree.parse(tmp_path / "nginx.conf") if each["directive"] == "http")
+    (cases,) = (each["block"] for each in http["block"] if "$gatebook_neighbourhood" in each["args"][1:2])
+    patterns = [each["directive"][1:] for each in cases if each["directive"] != "default"]
+
+    def key(address: str) -> str:
+        return next((found[1] for pattern in patterns if (found := re.match(pattern, address))), address)
+
+    assert (key(one) == key(other)) == same
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault
@@ -45,13 +46,7 @@ def find(configuration: Configuration) -> NginxFacts:
     build = Build(binary, _run([str(binary), "-V"])[1])
     modules = modules_to_load(binary, build, configuration.gateway.modules)
     bundle = _ca_bundle()
-    if bundle is None:
-        for name, upstream in configuration.upstreams.items():
-            if upstream.url.startswith("https:") and upstream.ca is None:
-                raise EnvironmentFault(
-                    f"upstreams.{name}: this system has no bundle of certificate authorities; install "
-                    f"Debian's ca-certificates, or set upstreams.{name}.ca"
-                )
+    _verifiable(configuration, bundle)
     return NginxFacts(
         binary=binary,
         version=build.version,
@@ -61,6 +56,24 @@ def find(configuration: Configuration) -> NginxFacts:
         open_files=_open_files(),
         ca_bundle=bundle,
     )
+
+
+def _verifiable(configuration: Configuration, bundle: Path | None) -> None:
+    """Whether each https upstream can pass the verification that it will get. Raises EnvironmentFault."""
+    for name, upstream in configuration.upstreams.items():
+        url = urlsplit(upstream.url)
+        if url.scheme != "https":
+            continue
+        if ":" in (url.hostname or "") or re.fullmatch(r"[0-9.]+", url.hostname or ""):
+            raise EnvironmentFault(
+                f"upstreams.{name}: nginx verifies certificates for names only, never for addresses; "
+                f"call {url.hostname} by a name that is in its certificate"
+            )
+        if upstream.ca is None and bundle is None:
+            raise EnvironmentFault(
+                f"upstreams.{name}: this system has no bundle of certificate authorities; install "
+                f"Debian's ca-certificates, or set upstreams.{name}.ca"
+            )
 
 
 def _of_wheel() -> Path:
