@@ -37,7 +37,7 @@ def _started(binary: Path | None, tmp_path_factory: pytest.TempPathFactory) -> I
 def rig(_started: Rig) -> Iterator[Rig]:
     _started.reset()
     yield _started
-    _started.settled()  # or a late line of this test would be the next one's
+    _started.go_on()
     assert "[alert]" not in _started.error_log  # a worker that crashed, among other things
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.gateway.rig import Behaviour, Rig, Seen, allow, read_answer
+from tests.gateway.message import Behaviour, Seen, allow, read_answer
+from tests.gateway.rig import Rig
 
 MEBI = 1 << 20
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.gateway.rig import Rig, allow, deny, guard_says
+from tests.gateway.message import allow, deny, guard_says
+from tests.gateway.rig import Rig
 
 from gatebook.wire import DENIAL_STATUSES, FROM_GUARD, LogLine
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.gateway.rig import Rig, allow, deny, responds
+from tests.gateway.message import allow, deny, responds
+from tests.gateway.rig import Rig
 
 from gatebook.gateway.headers import FORGEABLE
 from gatebook.wire import FROM_GUARD, TO_GUARD

@@ -8,7 +8,8 @@ import stat
 
 import msgspec
 import pytest
-from tests.gateway.rig import Rig, allow, guard_says
+from tests.gateway.message import allow, guard_says
+from tests.gateway.rig import Rig
 
 from gatebook.wire import LOG_WITH_DECISION, LOG_WITHOUT_DECISION, LogLine
 

@@ -8,7 +8,8 @@ import hashlib
 import socket
 
 import pytest
-from tests.gateway.rig import Rig, Seen, allow, deny, descriptors
+from tests.gateway.message import Seen, allow, deny
+from tests.gateway.rig import Rig, descriptors
 from websockets.sync.client import connect
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

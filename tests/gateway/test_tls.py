@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import subprocess
 import warnings
 
 import h2.config
 import h2.connection
 import h2.events
 import pytest
-from tests.gateway.rig import Rig, deny
+from tests.gateway.message import deny, read_answer
+from tests.gateway.rig import Rig
 
 from gatebook.gateway.render import CIPHERS
 
@@ -84,12 +84,10 @@ def test_session_is_resumed_without_a_ticket(rig: Rig) -> None:
 
 
 def test_plain_http_to_a_tls_port_is_a_problem_with_a_line(rig: Rig) -> None:
-    host, port = rig.address()
-    done = subprocess.run(
-        ["curl", "-s", "-i", f"http://{host}:{port}/plain"], capture_output=True, timeout=20, check=True
-    )
-    assert done.stdout.startswith(b"HTTP/1.1 400")
-    assert b"application/problem+json" in done.stdout
+    with socket.create_connection(rig.address(), timeout=20) as plain:
+        plain.sendall(b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = read_answer(plain)
+    assert answer.problem()["status"] == 400
     assert not rig.guarded
     line = rig.line()
     assert (line["s"], line["q"], line["tv"]) == ("400", "/plain", "")
