@@ -1,0 +1,78 @@
+"""A certified OpenID provider (npm's oidc-provider) as a process of its own, and a client of it.
+
+`with serve({"reader": Client(roles=["reader"])}) as provider:` gives the issuer and tokens signed with
+RS256. Nothing of gatebook is in it: what it issues is what a stranger's software would issue. The
+process ends with the pipe to it, so that it never outlives the tests, whatever becomes of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+PEERS = Path(__file__).parents[1] / "peers"
+_DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who may ask for tokens, and what is in them."""
+
+    secret: str = "a-secret-of-tests"
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    lifetime_s: int = 300
+
+
+@dataclass(frozen=True)
+class Provider:
+    issuer: str
+    clients: Mapping[str, Client]
+
+    def get_token(self, client: str, audience: str = "orders-api", scope: str = "orders:read") -> str:
+        """An access token by client_credentials; raises on any answer but 200."""
+        answer = httpx2.post(
+            f"{self.issuer}/token",
+            auth=(client, self.clients[client].secret),
+            data={"grant_type": "client_credentials", "resource": f"urn:{audience}", "scope": scope},
+            timeout=_DEADLINE_S,
+            trust_env=False,
+        )
+        answer.raise_for_status()
+        token = answer.json()["access_token"]
+        assert isinstance(token, str)
+        return token
+
+
+@contextmanager
+def serve(clients: Mapping[str, Client]) -> Iterator[Provider]:
+    """A provider with fresh keys on a port of its own."""
+    node = shutil.which("node")
+    assert node, "no node here: `make test` installs it"
+    assert (PEERS / "node_modules").is_dir(), "no oidc-provider here: `make test` installs it"
+    told = {
+        name: {"secret": c.secret, "claims": dict(c.claims), "lifetime": c.lifetime_s}
+        for name, c in clients.items()
+    }
+    process = subprocess.Popen(
+        [node, str(PEERS / "provider.mjs"), json.dumps(told)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:  # which closes the pipes, and so ends it
+        try:
+            assert process.stdout is not None
+            issuer = process.stdout.readline().strip()
+            assert issuer, "oidc-provider did not start"
+            yield Provider(issuer, clients)
+        finally:
+            process.terminate()
