@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ class Credential(NamedTuple):
     method: str  # bearer, api_key
     value: bytes
     provider: str | None = None  # for api_key in a header of its own: whose header it was
+
+    def sha256(self) -> bytes:
+        return hashlib.sha256(self.value).digest()
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

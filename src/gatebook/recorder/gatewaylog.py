@@ -7,7 +7,6 @@ connection's number. A decision whose worker has died with all its lines read ge
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +25,12 @@ MAX_WORDS = 8
 
 
 def alive(pid: int) -> bool:
+    """Whether this is a worker of nginx still, and not another process that got its number."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    except PermissionError:
-        return True
-    return True
+    return words.startswith(b"nginx:")
 
 
 class GatewayLog:
@@ -51,7 +49,10 @@ class GatewayLog:
         self._alive = alive
         self._epoch = epoch(folder)
         cursor = journal.cursor
+        self._orphans: list[int] = []
         if cursor is None or cursor.epoch != self._epoch:
+            # Another folder: the lines that would tell of the decisions left open are gone for good.
+            self._orphans = list(journal.open)
             cursor = memo.Cursor(self._epoch, {}, {})
         self._access = Log(folder, "access", cursor.access)
         self._error = Log(folder, "error", cursor.error)
@@ -102,23 +103,17 @@ class GatewayLog:
         redact = self._redactor
         return record.Outcome(
             time_us=0,
-            request=record.RequestPart(
-                method=record.cut(redact.scrub(line.m or "-"), 40),
-                path=record.cut(redact.scrub(line.q or "-")),
-                host=record.cut(redact.scrub(line.h), 300) or None,
-                protocol=redact.protocol(line.pr) or None,
+            request=redact.request_part(
+                method=line.m or "-", path=line.q or "-", host=line.h or None, protocol=line.pr or None
             ),
             client=self._client(line.a),
-            tls=redact.tls_part(line.tv, line.tc, "", line.tn),
+            tls=redact.tls_part(line.tv or None, line.tc or None, sni=line.tn or None),
         )
 
     def _client(self, address: str) -> record.ClientPart | None:
-        kept = self._redactor.address(address) if address else None
-        if kept is None:
-            return None
-        if kept.startswith("address:"):
-            kept = self._pseudonym(kept).hex()
-        return record.ClientPart(address=kept)
+        name = self._redactor.names(None, address).address if address else None
+        part = self._redactor.client_part(address, None, None if name is None else self._pseudonym(name).hex())
+        return part if part is not None and part.address is not None else None
 
     def _take_error(self, data: bytes, now: float) -> None:
         line = outcome.parse_error_line(data.decode("utf-8", "replace"))
@@ -149,14 +144,15 @@ class GatewayLog:
         # A worker writes its lines before it ends; they are read in the tick between the two looks.
         certain = {worker for worker in gone if worker in self._dead} if not self._access.behind() else set()
         self._dead = dict.fromkeys(gone, True)
-        for index in [i for i, worker in self._journal.open.items() if worker in certain]:
+        lost, self._orphans = [i for i in self._orphans if i in self._journal.open], []
+        for index in lost + [i for i, worker in self._journal.open.items() if worker in certain]:
             made = record.Outcome(
                 time_us=int(now * 1e6),
                 decision_index=index,
                 error=record.ErrorPart(source="gateway", detail="outcome_unknown"),
             )
             self._journal.add_outcome(record.encode(made), index)
-        return bool(certain)
+        return bool(certain or lost)
 
     def turn(self, now: float) -> None:
         """Rotate and retire files; call now and then."""

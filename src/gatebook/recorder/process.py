@@ -17,10 +17,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
+import uvloop
 
-from gatebook import __version__, record
+from gatebook import __version__, ownlog, record
+from gatebook.config import effective
 from gatebook.config.model import Configuration
-from gatebook.errors import GatebookError, LedgerError
+from gatebook.errors import EnvironmentFault, GatebookError, LedgerError
 from gatebook.ledger.entry import Heartbeat
 from gatebook.ledger.keys import load_recipients, load_signer
 from gatebook.ledger.writer import Writer
@@ -44,7 +46,7 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def open_writer(configuration: Configuration, paths: Paths, snapshot: Callable[[], bytes]) -> Writer:
+def open_writer(configuration: Configuration, paths: Paths, journal: Journal) -> Writer:
     """The ledger, locked and recovered. Raises LedgerBusy when another process holds it."""
     check_private(paths.state)
     return Writer.open(
@@ -54,7 +56,8 @@ def open_writer(configuration: Configuration, paths: Paths, snapshot: Callable[[
         signer=load_signer(paths.keys),
         recipients=load_recipients(paths.keys),
         boot_digest=hashlib.sha256(__version__.encode() + configuration.digest()).digest(),
-        snapshot=snapshot,
+        restore=journal.restore,
+        snapshot=journal.snapshot,
         now_us=now_us,
     )
 
@@ -65,18 +68,12 @@ def reopen_logs(pid_file: Path) -> None:
         os.kill(int(pid_file.read_text()), signal.SIGUSR1)
 
 
-def load_effective(path: Path) -> Configuration:
-    return Configuration.model_validate_json(path.read_bytes())
-
-
 class Recorder:
     def __init__(self, paths: Paths, configuration: Configuration) -> None:
         self._paths = paths
         self._configuration = configuration
         self._journal = Journal()
-        # Nothing is appended before the memos are restored: the snapshot is asked for at the first frame.
-        self._writer = open_writer(configuration, paths, self._journal.snapshot)
-        self._journal.restore(self._writer.recovered.memos)
+        self._writer = open_writer(configuration, paths, self._journal)
         self._vault = Vault(paths.vault, (paths.keys / "pseudonym.key").read_bytes())
         self._service = Service(self._writer, self._journal, self._vault, failed=self._fail)
         self._service.applied = self._applied
@@ -98,8 +95,8 @@ class Recorder:
         self._stop.set()
 
     def _applied(self, digest: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            configuration = load_effective(self._paths.effective)
+        with contextlib.suppress(EnvironmentFault):
+            configuration = effective.read(self._paths.effective)
             if configuration.digest() == digest:
                 self._configuration = configuration
                 self._logs.configure(configuration)
@@ -144,7 +141,7 @@ class Recorder:
     async def _drain(self) -> None:
         """Guards end before we do; what they still send is taken until they have hung up."""
         deadline = time.monotonic() + DRAIN_S
-        while self._error is None and self._service.connections and time.monotonic() < deadline:
+        while self._error is None and self._service.connections and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for connection in list(self._service.connections):
             connection.close()
@@ -182,11 +179,11 @@ class Recorder:
     def _heartbeat(self) -> None:
         journal = self._journal
         entry = Heartbeat(
-            t=now_us(),
+            t_us=now_us(),
             decisions=journal.decisions,
             outcomes=journal.outcomes,
             open=len(journal.open),
-            gateway_requests=self._logs.requests,
+            requests=self._logs.requests,
             lost=self._logs.unreadable,
         )
         self._writer.append_entry(entry, journal.pending_cursor())
@@ -215,10 +212,9 @@ class Recorder:
 
 def main(arguments: Sequence[str]) -> None:
     """`arguments`: the state folder. Reads the effective configuration from it."""
-    import uvloop
-
+    ownlog.configure("recorder")
     paths = Paths(Path(arguments[0]))
-    configuration = load_effective(paths.effective)
+    configuration = effective.read(paths.effective)
     make_private(paths.runtime)
     make_private(paths.logs)
 

@@ -102,7 +102,6 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101
         self._transport = transport  # type: ignore[assignment]  # uvloop's class is not asyncio's
         self._service.connections.add(self)
 

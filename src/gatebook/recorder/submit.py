@@ -53,13 +53,12 @@ def ask(paths: Paths, message: wire.Message, timeout_s: float = TIMEOUT_S) -> wi
 def _append(configuration: Configuration, paths: Paths, items: list[wire.Item]) -> int:
     journal = Journal()
     try:
-        writer = open_writer(configuration, paths, journal.snapshot)
+        writer = open_writer(configuration, paths, journal)
     except LedgerBusy:
         raise RecorderUnavailable(
             f"{paths.lock}: held by a process that answers no message; is another gatebook starting or stopping?"
         ) from None
     try:
-        journal.restore(writer.recovered.memos)
         done: list[int] = []
         journal.add(items, done.append)
         journal.commit(writer)

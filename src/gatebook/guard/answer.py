@@ -1,0 +1,110 @@
+"""A verdict -> the answer that the gateway understands (wire.FROM_GUARD). Pure.
+
+204 allows and names the upstream; 401, only when the client is to be told 401, and 403 deny. Never lets a
+value break out of its header field, and never makes a head that the gateway's buffer would not hold.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from gatebook.limits import Taken
+from gatebook.record import REASONS
+
+MAX_HEAD_BYTES = 15 << 10  # the gateway reads heads of up to 16 kB
+_PLAIN = re.compile(r"[A-Za-z0-9._~@:/+=|-]*")
+
+
+def plain(value: str) -> str:
+    """The value, percent-encoded where it holds anything but letters, digits and `._~@:/+=|-`."""
+    return value if _PLAIN.fullmatch(value) else quote(value, safe="@:/+=|", errors="surrogateescape")
+
+
+def allow(
+    *,
+    receipt: tuple[str, int] | None,
+    reason: str,
+    upstream: str,
+    strip: bool,
+    who: tuple[str, Sequence[str], str] | None,
+    taken: Taken | None,
+) -> bytes:
+    """`who`: subject, roles, provider. Raises ValueError when all that does not fit into a head."""
+    lines = ["HTTP/1.1 204 No Content", f"Gatebook-Reason: {reason}", f"Gatebook-Upstream: {upstream}"]
+    _receipt(lines, receipt)
+    if strip:
+        lines.append("Gatebook-Strip: 1")
+    if who is not None:
+        subject, roles, provider = who
+        lines.append(f"Gatebook-Subject: {plain(subject)}")
+        lines.append(f"Gatebook-Provider: {provider}")
+        if roles:
+            lines.append(f"Gatebook-Roles: {','.join(plain(role) for role in roles)}")
+    _limits(lines, taken)
+    return _head(lines)
+
+
+def deny(
+    *,
+    receipt: tuple[str, int] | None,
+    reason: str,
+    request_id: str,
+    allowed_methods: Sequence[str] = (),
+    authenticate: str = "",
+    taken: Taken | None = None,
+) -> bytes:
+    """What REASONS says of `reason`, and nothing about the policy."""
+    status, _, title = REASONS[reason]
+    problem = {"type": "about:blank", "title": title, "status": status, "request_id": request_id}
+    lines = [
+        "HTTP/1.1 401 Unauthorized" if status == 401 else "HTTP/1.1 403 Forbidden",
+        "Content-Length: 0",
+        f"Gatebook-Status: {status}",
+        f"Gatebook-Reason: {reason}",
+        f"Gatebook-Problem: {json.dumps(problem, separators=(',', ':'))}",
+    ]
+    _receipt(lines, receipt)
+    if allowed_methods:
+        lines.append(f"Gatebook-Allow: {', '.join(allowed_methods)}")
+    if status == 401 and authenticate:
+        lines.append(f"Gatebook-Authenticate: {authenticate}")
+    if status == 503:
+        lines.append("Gatebook-Retry-After: 1")
+    _limits(lines, taken)
+    return _head(lines)
+
+
+def plainly(status: str, body: bytes = b"") -> bytes:
+    """An answer of the guard's own pages, such as `200 OK`."""
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _receipt(lines: list[str], receipt: tuple[str, int] | None) -> None:
+    if receipt is not None:
+        origin, index = receipt
+        lines.append(f"Gatebook-Decision: {index}")
+        lines.append(f"Gatebook-Receipt: {origin}/{index}")
+
+
+def _limits(lines: list[str], taken: Taken | None) -> None:
+    if taken is None:
+        return
+    for name, value in taken.fields():
+        lines.append(f"{_FIELDS[name]}: {value}")
+
+
+_FIELDS = {
+    "RateLimit-Policy": "Gatebook-Ratelimit-Policy",
+    "RateLimit": "Gatebook-Ratelimit",
+    "Retry-After": "Gatebook-Retry-After",
+}
+
+
+def _head(lines: list[str]) -> bytes:
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    if len(head) > MAX_HEAD_BYTES:
+        raise ValueError(f"an answer of {len(head)} bytes; the gateway takes {MAX_HEAD_BYTES}")
+    return head

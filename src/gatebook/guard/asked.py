@@ -1,0 +1,90 @@
+"""What the gateway asks about one request, from the header fields of its subrequest.
+
+In: the `Gatebook-*` fields that the gateway sets and the client's own fields. Out: `Asked`, or ValueError
+for anything that our gateway would not send: then the answer is no. The values are a client's and hostile;
+that no client can set the fields themselves is the gateway's promise, and a doubled one breaks it. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from gatebook.wire import TO_GUARD
+
+OWN_FIELDS = {name.lower().encode(): name for name in TO_GUARD}
+PREFIX = b"gatebook-"
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_TRACE = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_NO_TRACE = "0" * 32
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One request at the gateway. `headers` are the client's, names in lower case, in order."""
+
+    id: str
+    method: str
+    uri: str
+    host: str
+    protocol: str
+    address: str
+    port: int
+    tls: str
+    cipher: str
+    group: str
+    sni: str
+    connection: int
+    connection_request: int
+    worker: int
+    headers: list[tuple[bytes, bytes]]
+
+
+def text(value: bytes) -> str:
+    """Bytes of a header field as text that gives the same bytes back."""
+    return value.decode("utf-8", "surrogateescape")
+
+
+def parse(own: Mapping[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Asked:
+    """`own`: the `Gatebook-*` fields by lower-case name. Raises ValueError."""
+    try:
+        request_id = own[b"gatebook-request-id"].decode("ascii")
+        method, uri = text(own[b"gatebook-method"]), text(own[b"gatebook-uri"])
+        address = own[b"gatebook-address"].decode("ascii")
+        protocol = own[b"gatebook-protocol"].decode("ascii")
+        connection = int(own[b"gatebook-connection"])
+        connection_request = int(own[b"gatebook-connection-request"])
+        worker = int(own[b"gatebook-worker"])
+    except KeyError as error:
+        raise ValueError(f"no field {error}") from None
+    if _ID.fullmatch(request_id) is None or not method or not uri:
+        raise ValueError("a request without id, method or target")
+    if worker <= 0:
+        raise ValueError("no gateway worker")
+    get = own.get
+    return Asked(
+        id=request_id,
+        method=method,
+        uri=uri,
+        host=text(get(b"gatebook-host", b"")),
+        protocol=protocol,
+        address=address,
+        port=int(get(b"gatebook-port", b"0")),
+        tls=text(get(b"gatebook-tls", b"")),
+        cipher=text(get(b"gatebook-cipher", b"")),
+        group=text(get(b"gatebook-group", b"")),
+        sni=text(get(b"gatebook-sni", b"")),
+        connection=connection,
+        connection_request=connection_request,
+        worker=worker,
+        headers=headers,
+    )
+
+
+def trace_id(headers: Mapping[str, str]) -> str | None:
+    """The client's trace (W3C Trace Context, `traceparent`): a claim, and only in its one canonical form."""
+    value = headers.get("traceparent")
+    found = _TRACE.fullmatch(value) if value is not None else None
+    return found[1] if found is not None and found[1] != _NO_TRACE else None

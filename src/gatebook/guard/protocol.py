@@ -1,0 +1,115 @@
+"""HTTP/1.1 as nginx speaks it to the guard: one request at a time on a kept connection, no bodies.
+
+In: bytes. Out: `Asked` for the service, and its answer's bytes back. Whatever is not exactly what our nginx
+sends closes the connection, which the client sees as 503. Never reads beyond MAX_HEAD_BYTES a request.
+Trust: only nginx can open the socket, but every value in here came from a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import httptools
+import structlog
+
+from gatebook.guard import answer
+from gatebook.guard.asked import OWN_FIELDS, PREFIX, Asked, parse
+
+log = structlog.get_logger("guard")
+
+# Fields of the subrequest itself: the client's Host is in Gatebook-Host, its connection is not ours.
+_HOP = frozenset({b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+
+
+class Decides(Protocol):
+    """What stands behind the protocol: guard.service.Service."""
+
+    def decide(self, asked: Asked, reply: Callable[[bytes], None]) -> None: ...
+    def page(self, path: str) -> bytes: ...
+
+
+class GuardProtocol(asyncio.Protocol):
+    def __init__(self, service: Decides, max_head_bytes: int, open_connections: set[GuardProtocol]) -> None:
+        self._service = service
+        self._max_head_bytes = max_head_bytes
+        self._connections = open_connections
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._url = b""
+        self._own: dict[bytes, bytes] = {}
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._size = 0
+        self._waiting = False  # a request has been asked and not answered
+
+    # -- asyncio ----------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's class is not asyncio's
+        self._connections.add(self)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._transport = None  # an answer that comes later is for nobody
+        self._connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._max_head_bytes:
+            self._close("a request head that is too large")
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserCallbackError, ValueError) as error:
+            self._close(f"not what the gateway sends: {error.__context__ or error}")
+
+    # -- httptools --------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        if self._waiting:
+            raise ValueError("a request before the last one's answer")
+        self._url = b""
+        self._own = {}
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name.startswith(PREFIX):
+            if name not in OWN_FIELDS or name in self._own:
+                raise ValueError(f"a field {name!r} that the gateway does not send, or sends once")
+            self._own[name] = value
+        elif name not in _HOP:
+            self._headers.append((name, value))
+
+    def on_body(self, _data: bytes) -> None:
+        raise ValueError("a body")
+
+    def on_message_complete(self) -> None:
+        self._size = 0
+        if self._parser.get_method() != b"GET":
+            raise ValueError("a method other than GET")
+        if self._url != b"/decide":
+            self._write(self._service.page(self._url.decode("ascii", "replace")))
+            return
+        self._waiting = True
+        self._service.decide(parse(self._own, self._headers), self._reply)
+
+    # -- the way back -----------------------------------------------------------------------------------
+    def _reply(self, data: bytes) -> None:
+        self._waiting = False
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _close(self, why: str) -> None:
+        log.error("closed a gateway connection", why=why)
+        if self._transport is not None:
+            self._transport.write(answer.plainly("400 Bad Request"))
+            self._transport.close()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()

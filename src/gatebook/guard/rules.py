@@ -1,0 +1,159 @@
+"""One configuration, compiled: what is asked, by whom -> a verdict, and the decision record of it.
+
+In: `Asked`, an identity or why there is none, clocks. Out: `Verdict`, and `record.Decision` once the
+pseudonyms are known. Only the limits remember anything. Never allows what no rule of the configuration
+allows; knows no socket, no recorder and no clock.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+import msgspec
+
+from gatebook import record
+from gatebook.config.model import Configuration, Route
+from gatebook.guard.asked import Asked, text, trace_id
+from gatebook.identity.types import Credential, Identity, Refusal
+from gatebook.limits import Limiter, Taken
+from gatebook.policy import Facts, Match, Miss, Policy, Routes, joined
+from gatebook.redact import Names, Redactor, cipher_name, protocol_version, tls_version
+
+NO_NAMES = Names(None, None)
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """What the client is told and why. `reason` is a key of record.REASONS."""
+
+    allowed: bool
+    reason: str
+    rule: str | None = None
+    taken: Taken | None = None
+
+
+class Rules:
+    """Everything that a request is judged by, of one configuration; replaced as a whole on reload."""
+
+    def __init__(
+        self, configuration: Configuration, fingerprint_key: bytes, previous: Rules | None = None
+    ) -> None:
+        self.configuration = configuration
+        self.digest = configuration.digest().hex()
+        self.origin = configuration.origin
+        self._fingerprint_key = fingerprint_key
+        self._routes = Routes(configuration)
+        self._policy = Policy(configuration)
+        self._limiter: Limiter = Limiter(configuration, previous._limiter if previous else None)
+        self._redactor = Redactor(configuration)
+        self._methods = {name: provider.type for name, provider in configuration.identity.items()}
+        self._challenges = {route.name: _challenge(configuration, route) for route in configuration.routes}
+
+    def match(self, asked: Asked) -> Match | Miss:
+        return self._routes.match(asked.method, asked.uri)
+
+    def facts(self, asked: Asked) -> Facts:
+        """In the record's own forms."""
+        return Facts(
+            id=asked.id,
+            method=asked.method,
+            host=asked.host,
+            protocol=protocol_version(asked.protocol),
+            headers=joined([(text(name), text(value)) for name, value in asked.headers]),
+            address=asked.address,
+            port=asked.port,
+            tls_version=tls_version(asked.tls) or None,
+            tls_cipher=cipher_name(asked.cipher) or None,
+            tls_group=asked.group or None,
+            tls_sni=asked.sni or None,
+        )
+
+    def judge(
+        self, match: Match, facts: Facts, identity: Identity | None, now: float, monotonic_s: float
+    ) -> Verdict:
+        """Rules first, then limits: a caller without a right uses up nobody's."""
+        ruling = self._policy.authorise(match, identity, facts, now)
+        if not ruling.allowed:
+            return Verdict(False, ruling.reason, ruling.rule)
+        taken = self._limiter.take(match.route, identity, facts.address, monotonic_s)
+        if taken is not None and not taken.allowed:
+            return Verdict(False, "limit_exceeded", ruling.rule, taken)
+        return Verdict(True, ruling.reason, ruling.rule, taken)
+
+    def challenge(self, route: Route, refused: bool) -> str:
+        """The WWW-Authenticate field of a 401 (RFC 9110, RFC 6750)."""
+        bearer = self._challenges[route.name]
+        return f'{bearer}, error="invalid_token"' if refused and bearer.startswith("Bearer") else bearer
+
+    def durability(self, match: Match | Miss) -> str:
+        own = match.route.durability if isinstance(match, Match) else None
+        return own or self.configuration.audit.durability
+
+    def names(self, asked: Asked, identity: Identity | None) -> Names:
+        return self._redactor.names(identity, asked.address)
+
+    def decision(
+        self,
+        asked: Asked,
+        match: Match | Miss,
+        facts: Facts,
+        who: Identity | Refusal | None,
+        credential: Credential | None,
+        verdict: Verdict,
+        pseudonyms: Names,
+        now_us: int,
+    ) -> record.Decision:
+        """The record. `pseudonyms` are hex, for the names that `names` asked for."""
+        route = match.route if isinstance(match, Match) else None
+        redactor = self._redactor
+        return record.Decision(
+            id=asked.id,
+            time_us=now_us,
+            trace_id=trace_id(facts.headers),
+            identity=self._identity(who, credential, pseudonyms.subject),
+            request=redactor.request_part(
+                method=asked.method,
+                path=match.path,
+                query=match.query,
+                route=route.name if route is not None else None,
+                host=asked.host or None,
+                protocol=asked.protocol,
+                headers=facts.headers,
+                claimed_id=facts.headers.get("x-request-id"),
+            ),
+            client=redactor.client_part(asked.address, asked.port or None, pseudonyms.address),
+            tls=redactor.tls_part(asked.tls or None, asked.cipher or None, asked.group or None, asked.sni or None),
+            decision=record.DecisionPart(
+                verdict="allow" if verdict.allowed else "deny",
+                status=record.REASONS[verdict.reason].status,
+                reason=verdict.reason,
+                configuration=self.digest,
+                durability=self.durability(match),
+                rule=verdict.rule,
+            ),
+            upstream=route.upstream if route is not None and verdict.allowed else None,
+            limit=verdict.taken.part if verdict.taken is not None else None,
+            connection=asked.connection,
+            connection_request=asked.connection_request,
+        )
+
+    def _identity(
+        self, who: Identity | Refusal | None, credential: Credential | None, subject: str | None
+    ) -> record.IdentityPart | None:
+        if isinstance(who, Identity):
+            return self._redactor.identity_part(who, subject, self.fingerprint(who.credential_sha256))
+        if isinstance(who, Refusal) and who.provider is not None and credential is not None:
+            # Whose credential it claims to be, without a subject: nothing was established.
+            method = self._methods.get(who.provider, credential.method)
+            presented = self.fingerprint(credential.sha256())
+            return record.IdentityPart(provider=who.provider, method=method, credential=presented)
+        return None
+
+    def fingerprint(self, credential_sha256: bytes) -> str:
+        """Links a credential's uses, here and nowhere else; nothing leads back from it without the key."""
+        return hmac.digest(self._fingerprint_key, credential_sha256, "sha256")[:16].hex()
+
+
+def _challenge(configuration: Configuration, route: Route) -> str:
+    names = [] if route.identity == "none" else route.identity
+    types = {configuration.identity[name].type for name in names}
+    return f'{"Bearer" if "oidc" in types else "ApiKey"} realm="{configuration.name}"'

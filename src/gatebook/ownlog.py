@@ -1,0 +1,37 @@
+"""What gatebook's processes say of themselves: text for people on a terminal, JSON lines for machines.
+
+In: structlog's events. Out: stderr, which the supervisor's own stderr is. Never holds a credential: nothing
+that a client sent is logged here, except a request's id, which the gateway made.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import structlog
+
+
+def configure(role: str) -> None:
+    """`role` names the process in each line."""
+
+    def _name(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {"role": role, "pid": os.getpid(), **event}
+
+    terminal = sys.stderr.isatty()
+    colours = terminal and not os.environ.get("NO_COLOR")
+    last: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=24)
+        if terminal
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            _name,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if not terminal else structlog.processors.StackInfoRenderer(),
+            last,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
