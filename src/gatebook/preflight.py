@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gatebook import certificates, policy
+from gatebook import certificates, limits, policy, redact
 from gatebook.config.load import examine, locate
 from gatebook.config.model import Configuration, Listener
 from gatebook.config.source import Location
@@ -69,8 +69,9 @@ def _place(problem: Problem) -> tuple[int, int]:
 
 
 def _policy(configuration: Configuration) -> Findings:
-    for location, message, expected in policy.problems(configuration):
-        yield _Finding(location, message, expected)
+    for part in (policy, limits, redact):
+        for location, message, expected in part.problems(configuration):
+            yield _Finding(location, message, expected)
     for location, message, expected in policy.warnings(configuration):
         yield _Finding(location, message, expected, fatal=False)
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from gatebook import certificates, preflight, starter
+from gatebook import certificates, starter
 from gatebook.config.load import load
+from gatebook.gateway import render
 from gatebook.paths import Paths, make_private
 
 Run = Callable[..., Any]
@@ -290,12 +291,12 @@ def test_nginx_that_is_not_there(made: Deployment) -> None:
 
 
 def test_what_nginx_itself_refuses_is_reported(made: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = preflight.render.render
+    real = render.render
 
-    def render(*arguments: Any) -> dict[str, bytes]:
+    def spoilt(*arguments: Any) -> dict[str, bytes]:
         return {name: data + b"\nno_such_directive on;\n" for name, data in real(*arguments).items()}
 
-    monkeypatch.setattr(preflight.render, "render", render)
+    monkeypatch.setattr("gatebook.preflight.render.render", spoilt)
     (said,) = made.problems()
     assert "no_such_directive" in said
 

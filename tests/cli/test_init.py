@@ -150,7 +150,7 @@ def test_crash_between_moves_leaves_no_configuration_and_destroys_nothing(
         real(source, target)
 
     monkeypatch.setattr(starter, "_move", move)
-    monkeypatch.setattr(starter.shutil, "rmtree", lambda path: None)
+    monkeypatch.setattr("gatebook.starter.shutil.rmtree", lambda path: None)
     with pytest.raises(Crash):
         run("init", str(tmp_path))
     monkeypatch.undo()

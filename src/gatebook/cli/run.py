@@ -1,0 +1,87 @@
+"""`gatebook run`, `gatebook reload`, `gatebook status`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gatebook import ownlog
+from gatebook.cli.option import DEFAULT_CONFIG, RUN, ConfigPath, Json
+from gatebook.cli.report import harmless, paint, say, say_json
+from gatebook.config.load import load
+from gatebook.errors import ConfigError, EnvironmentFault, Problem
+from gatebook.paths import Paths
+from gatebook.supervisor import control, service
+
+
+def run(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Start everything and stay in the foreground.
+
+    Checks the configuration first, as `gatebook check` does. Ends on Ctrl-C or SIGTERM, after finishing what
+    is under way; reads its configuration anew on SIGHUP or `gatebook reload`. A process that dies is
+    restarted.
+
+    Example: `gatebook run -c /etc/gatebook/gatebook.yaml`
+    """
+    ownlog.configure("supervisor")
+    service.run(config)
+
+
+def reload(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Have a running gatebook read its configuration anew.
+
+    If anything is wrong with the new one, the old one stays in force and every problem is shown.
+
+    Example: `gatebook reload && gatebook status`
+    """
+    answer = control.ask(_socket(config), "reload")
+    if "error" in answer:
+        if answer["problems"]:
+            raise ConfigError([Problem(**problem) for problem in answer["problems"]])
+        raise EnvironmentFault(str(answer["error"]))
+    if as_json:
+        say_json(answer)
+        return
+    digest = answer["configuration"][:16]
+    done = paint("reloaded:", "32", sys.stdout)
+    say(f"{done} configuration {digest} is in force{'' if answer['changed'] else ', as it was before'}")
+
+
+def status(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Show how a running gatebook stands. Exit code 0 when it is ready for requests, else 3.
+
+    Example: `gatebook status --json | jq .ready`
+    """
+    answer = control.ask(_socket(config), "status")
+    if as_json:
+        say_json(answer)
+    else:
+        _show(answer)
+    raise typer.Exit(0 if answer["ready"] else EnvironmentFault.exit_code)
+
+
+def _socket(config: ConfigPath) -> Any:
+    return Paths(load(config).state_dir).control_socket
+
+
+def _show(answer: dict[str, Any]) -> None:
+    word = paint("ready", "32", sys.stdout) if answer["ready"] else paint("not ready", "31", sys.stdout)
+    say(f"{word}: {harmless(', '.join(answer['listen']))}")
+    say(f"configuration {answer['configuration'][:16]} from {harmless(answer['file'])}")
+    say(f"{answer['entries']} entries in the ledger, {answer['open_decisions']} decisions await their outcome")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("process", "pid", "for", "restarts"):
+        table.add_column(heading, justify="left" if heading == "process" else "right")
+    for process in answer["processes"]:
+        since = f"{process['since_s']} s" if "since_s" in process else "down"
+        table.add_row(process["role"], str(process["pid"] or ""), since, str(process["restarts"]))
+    Console(highlight=False).print(table)
+
+
+def register(app: typer.Typer) -> None:
+    for command in (run, reload, status):
+        app.command(rich_help_panel=RUN)(command)

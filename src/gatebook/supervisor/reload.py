@@ -1,0 +1,153 @@
+"""From one configuration to another, or not at all.
+
+Order: check everything; put it on record; then the gateway, then the guards. So nothing is ever in force
+that the ledger does not name, and no guard names an upstream that the gateway has not heard of. Upstreams
+that are gone stay known to the gateway until the next reload, for requests that were decided before.
+Never half: what is refused is refused before anything has changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from gatebook import record, wire
+from gatebook.config import effective
+from gatebook.config.model import Configuration
+from gatebook.errors import ConfigError, GatebookError, Problem, RecorderUnavailable
+from gatebook.gateway import nginx, render
+from gatebook.preflight import preflight
+from gatebook.recorder.submit import ask
+
+if TYPE_CHECKING:
+    from gatebook.supervisor.service import Supervisor
+
+SWITCH_S = 10.0
+POLL_S = 0.02
+
+log = structlog.get_logger("supervisor")
+
+# What cannot change while the processes live: key -> how to read it.
+FIXED: dict[str, Callable[[Configuration], object]] = {
+    "state_dir": lambda c: c.state_dir,
+    "name": lambda c: c.name,
+    "node": lambda c: c.node,
+    "guard.processes": lambda c: c.guard.processes,
+    "gateway.nginx": lambda c: c.gateway.nginx,
+    "gateway.modules": lambda c: c.gateway.modules,
+}
+
+
+class Reload:
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._lock = asyncio.Lock()
+
+    async def run(self) -> dict[str, Any]:
+        """`{"configuration": …, "changed": …}`, or `{"error": …, "problems": […]}` and nothing has changed."""
+        async with self._lock:
+            try:
+                changed = await self._run()
+            except ConfigError as error:
+                log.error("kept the old configuration", problems=[str(problem) for problem in error.problems])
+                return {"error": str(error), "problems": [_plain(problem) for problem in error.problems]}
+            except (GatebookError, OSError) as error:
+                log.error("kept the old configuration", error=str(error))
+                return {"error": str(error), "problems": []}
+        digest = self._supervisor.configuration.digest().hex()
+        log.info("reloaded", configuration=digest[:16], changed=changed)
+        return {"configuration": digest, "changed": changed}
+
+    async def _run(self) -> bool:
+        supervisor = self._supervisor
+        old = supervisor.configuration
+        new = await asyncio.to_thread(_checked, supervisor.config, old)
+        kept = new.model_copy(update={"upstreams": {**old.upstreams, **new.upstreams}})
+        files = render.render(kept, supervisor.paths, supervisor.facts)
+        if new.digest() != old.digest():
+            await self._apply(old, new)
+        # From here on the new configuration is on record; a crash now starts with it.
+        supervisor.configuration = new
+        nginx.write(files, supervisor.paths.nginx)
+        await self._switch_gateway()  # always: certificates may have changed under the same name
+        await self._switch_guards(new.digest().hex())
+        return new.digest() != old.digest()
+
+    async def _apply(self, old: Configuration, new: Configuration) -> None:
+        """Put the change on record; if that fails the old configuration stays."""
+        paths = self._supervisor.paths
+        admin = record.Admin(
+            time_us=time.time_ns() // 1000,
+            action="configuration.apply",
+            actor=f"os:{os.geteuid()}",
+            detail={"from": old.digest().hex(), "to": new.digest().hex()},
+        )
+        effective.write(new, paths.effective)
+        try:
+            reply = await asyncio.to_thread(ask, paths, wire.Apply(new.digest(), record.encode(admin)))
+            if not isinstance(reply, wire.Appended):
+                raise RecorderUnavailable(f"the recorder refused the new configuration: {reply}")
+        except (OSError, GatebookError):
+            effective.write(old, paths.effective)
+            raise
+
+    async def _switch_gateway(self) -> None:
+        """New workers read the new files; the old ones finish what they have begun."""
+        gateway = self._supervisor.gateway
+        before = _children(gateway.pid)
+        gateway.signal(signal.SIGHUP)
+        deadline = time.monotonic() + SWITCH_S
+        while gateway.running and not _children(gateway.pid) - before:
+            if time.monotonic() > deadline:
+                log.error("the gateway has not started new workers; see its error log")
+                return
+            await asyncio.sleep(POLL_S)
+
+    async def _switch_guards(self, digest: str) -> None:
+        supervisor = self._supervisor
+        for guard in supervisor.guards:
+            guard.signal(signal.SIGHUP)
+        deadline = time.monotonic() + SWITCH_S
+        for number, guard in enumerate(supervisor.guards):
+            while True:
+                told = await supervisor.guard_status(number)
+                if told is not None and told["configuration"] == digest:
+                    break
+                if time.monotonic() > deadline:
+                    log.error("has not switched in time, and is restarted", child=guard.role)
+                    guard.signal(signal.SIGKILL)  # it starts anew with the effective configuration
+                    break
+                await asyncio.sleep(POLL_S)
+
+
+def _checked(config: Path, old: Configuration) -> Configuration:
+    """Raises ConfigError with every problem."""
+    found = preflight(config)
+    problems = list(found.problems)
+    if found.configuration is not None:
+        for key, read in FIXED.items():
+            if read(found.configuration) != read(old):
+                said = f"changed from {read(old)} to {read(found.configuration)}"
+                problems.append(Problem(str(config), 0, 0, key, said, "a restart of `gatebook run` for this"))
+    if problems or found.configuration is None:
+        raise ConfigError(problems)
+    return found.configuration
+
+
+def _children(pid: int | None) -> set[int]:
+    """Process ids of a process's children."""
+    try:
+        return {int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    except (OSError, ValueError):
+        return set()
+
+
+def _plain(problem: Problem) -> dict[str, Any]:
+    return {name: getattr(problem, name) for name in Problem.__slots__}
