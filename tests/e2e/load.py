@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 
 import httpx2
-from tests.e2e.deployment import Deployment
+from tests.e2e.deployment import Deployment, until
 
 CLIENTS = 6
 PAUSE_S = 0.002
 
 
 class Load:
-    """`statuses`: what came back, 0 for a connection that broke. `receipts`: request id -> index of its decision."""
+    """`statuses`: what came back, 0 for a broken connection. `receipts`: request id -> index of its decision."""
 
     def __init__(self, deployment: Deployment, most: int = 20_000) -> None:
         self._deployment = deployment
@@ -58,3 +58,8 @@ class Load:
 
     def passed(self) -> int:
         return self.statuses[200]
+
+    def goes_on(self, count: int) -> None:
+        """Wait until so many more requests have passed."""
+        passed = self.passed()
+        until(lambda: self.passed() >= passed + count, "load to go on")

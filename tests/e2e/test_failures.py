@@ -23,6 +23,13 @@ def refused(deployment: Deployment, token: str) -> None:
     assert len(deployment.upstream.seen) == before
 
 
+def kill(deployment: Deployment, role: str) -> None:
+    """kill -9, and wait until another is ready."""
+    pid = deployment.pid(role)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: deployment.ready() and deployment.pid(role) != pid, "a restart")
+
+
 def probe(deployment: Deployment) -> int:
     return deployment.ask("/.gatebook/ready").status_code
 
@@ -49,9 +56,7 @@ def test_process_that_hangs_is_503_and_readiness_goes_red(fresh: Deployment, rol
 def test_killed_process_is_restarted_at_once(fresh: Deployment, role: str) -> None:
     token = fresh.reader()
     assert fresh.ask("/orders/1", token).status_code == 200
-    pid = fresh.pid(role)
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: fresh.ready() and fresh.pid(role) != pid, "a restart")
+    kill(fresh, role)
     assert fresh.ask("/orders/1", token).status_code == 200
     assert [p["restarts"] for p in fresh.status()["processes"] if p["role"] == role] == [1]
     fresh.verify()
@@ -64,11 +69,8 @@ def test_kill_under_load_loses_nothing(fresh: Deployment, role: str) -> None:
     with load.running():
         until(lambda: load.passed() > 100, "load")
         for _ in range(3):
-            pid = fresh.pid(role)
-            os.kill(pid, signal.SIGKILL)
-            until(lambda pid=pid: fresh.ready() and fresh.pid(role) != pid, "a restart")
-            passed = load.passed()
-            until(lambda passed=passed: load.passed() > passed + 50, "load to go on")
+            kill(fresh, role)
+            load.goes_on(50)
     assert set(load.statuses) <= {0, 200, 502, 503, 504}
     until(lambda: fresh.status()["open_decisions"] == 0, "every decision to have an outcome")
     records = fresh.log("--all")
@@ -205,7 +207,7 @@ def test_disk_full_is_503_and_nothing_acknowledged_is_lost(stopped: Deployment) 
         token = stopped.reader()
         refused(stopped, token)
         until(lambda: probe(stopped) == 503, "readiness to go red")
-        filler = [path for path in ledger.rglob("reserve*")]
+        filler = list(ledger.rglob("reserve*"))
         assert not any(path.stat().st_size for path in filler), "the reserve is used up"
         subprocess.run(["mount", "-o", "remount,size=64m", str(ledger)], check=True)
         until(lambda: stopped.ask("/orders/1", token).status_code == 200, "service to come back", 60)

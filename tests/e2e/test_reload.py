@@ -71,8 +71,7 @@ def test_reload_under_load_fails_no_request(fresh: Deployment) -> None:
             fresh.write()
             done = fresh.reload()
             assert done.returncode == 0, done.stderr
-            passed = load.passed()
-            until(lambda passed=passed: load.passed() > passed + 30, "load to go on")
+            load.goes_on(30)
     assert set(load.statuses) == {200}, load.statuses
     fresh.verify()
 
