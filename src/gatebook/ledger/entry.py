@@ -42,8 +42,8 @@ class Record:
 class Segment:
     """The segment before the one that holds this entry, as it was when it was closed.
 
-    `entries`: how many it holds, records and others. `previous`: leaf hash of the SEGMENT entry before, zeros for the first.
-    Without record frames both times are the segment's creation.
+    `entries`: how many it holds, records and others. `previous`: leaf hash of the SEGMENT entry before it,
+    zeros for the first. Without records both times are the segment's creation.
     """
 
     segment_id: bytes
