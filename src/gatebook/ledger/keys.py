@@ -1,141 +1,170 @@
-"""The ledger's keys, and how a segment's key is wrapped for those who may read.
+"""A ledger's keys: the log's signing key, the readers' keys, and wrapping a segment's DEK for readers.
 
-log.key      signs checkpoints: Ed25519, the text form of signed notes; mode 0600
-log.pub      the same key's public half, for whoever verifies
-reader.key   opens segments: X25519, PKCS #8 PEM; mode 0600. A host that only writes does without it
-reader.pub   wraps segments' keys: what the recorder needs
+    log.key      signing key, C2SP skey         log.pub      vkey, for everybody
+    reader.key   X25519, PKCS8 PEM              reader.pub   PEM; `reader-<name>.pub` for further readers
 
-Wrapping is HPKE (RFC 9180) base mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, with
-info = "gatebook/dek/v1" || dek id, so that no wrapped key can be passed off as another's. Never writes over
-a key: a ledger cannot be continued or read without its own.
+Wrapping is HPKE (RFC 9180: X25519, HKDF-SHA256, AES-256-GCM) with the DEK's id as info, so the writer needs
+no private key. Trust: whoever has log.key can sign another history, whoever has reader.key can read; both
+are mode 0600, and looser modes are refused. Never writes over a key.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import secrets
+import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hpke, serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
-from gatebook.errors import Damaged, EnvironmentFault
+from gatebook.errors import Damaged, EnvironmentFault, Tampered
 from gatebook.ledger.note import Signer, Verifier
 
-DEK_BYTES: Final = 32
-_INFO: Final = b"gatebook/dek/v1"
-_MAX_KEY_FILE_BYTES: Final = 64 << 10
-_suite = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-_RAW = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+LOG_KEY, LOG_PUB = "log.key", "log.pub"
+READER_KEY, READER_PUB = "reader.key", "reader.pub"
+WRAPPED_BYTES: Final = 32 + 32 + 16  # encapsulated key, DEK, tag
+MAX_KEY_FILE_BYTES = 4096
+
+_SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_INFO = b"gatebook/dek/v1"
 
 
-class Recipient:
-    """Somebody who may read: `id` is 16 hex digits of the public key's SHA-256."""
+class Recipient(NamedTuple):
+    """Who can unwrap. `id`: SHA-256 of the raw public key."""
 
-    def __init__(self, public: X25519PublicKey) -> None:
-        self.public = public
-        self.id = hashlib.sha256(public.public_bytes(*_RAW)).hexdigest()[:16]
-
-
-class Reader:
-    """The private half of a Recipient."""
-
-    def __init__(self, private: X25519PrivateKey) -> None:
-        self._private = private
-        self.recipient = Recipient(private.public_key())
-
-    def unwrap(self, wrapped: bytes, dek_id: bytes) -> bytes:
-        """The segment's key. Raises Damaged when it was not wrapped for this reader under this id."""
-        try:
-            dek = _suite.decrypt(wrapped, self._private, info=_INFO + dek_id)
-        except (InvalidTag, ValueError):
-            raise Damaged(f"the key of {dek_id.hex()} cannot be unwrapped by reader {self.recipient.id}") from None
-        if len(dek) != DEK_BYTES:
-            raise Damaged(f"the key of {dek_id.hex()} has {len(dek)} bytes; expected {DEK_BYTES}")
-        return dek
+    id: bytes
+    key: X25519PublicKey
 
 
-def wrap(dek: bytes, dek_id: bytes, recipient: Recipient) -> bytes:
-    """For `Reader.unwrap` alone."""
-    return _suite.encrypt(dek, recipient.public, info=_INFO + dek_id)
+class Reader(NamedTuple):
+    """A recipient's private half. Secret."""
+
+    id: bytes
+    key: X25519PrivateKey
+
+
+class Wrapped(NamedTuple):
+    """A DEK, for one recipient."""
+
+    recipient: bytes
+    data: bytes
 
 
 def create_keys(folder: Path, origin: str) -> None:
-    """Make all four files in a folder that is there. Raises FileExistsError and writes nothing over."""
-    signer = Signer.generate(origin, secrets.token_bytes(32))
-    private = X25519PrivateKey.generate()
-    pem = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public = private.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    _write(folder / "log.key", f"{signer.skey}\n".encode(), 0o600)
-    _write(folder / "log.pub", f"{signer.vkey}\n".encode(), 0o644)
-    _write(folder / "reader.key", pem, 0o600)
-    _write(folder / "reader.pub", public, 0o644)
+    """New keys for the ledger `origin`, each file synced (the folder is the caller's to sync).
 
-
-def load_signer(folder: Path) -> Signer:
-    """Raises EnvironmentFault."""
-    path = folder / "log.key"
-    try:
-        return Signer.from_skey(_read(path).decode("ascii").strip())
-    except (ValueError, Damaged) as error:
-        raise EnvironmentFault(f"{path}: not a signing key ({error}); restore it from a backup") from None
-
-
-def load_verifier(path: Path) -> Verifier:
-    """Of a file, or of the folder that holds log.pub. Raises EnvironmentFault."""
-    path = path / "log.pub" if path.is_dir() else path
-    try:
-        return Verifier.from_vkey(_read(path).decode("ascii").strip())
-    except (ValueError, Damaged) as error:
-        raise EnvironmentFault(
-            f"{path}: not a verification key ({error}); take the log.pub of this ledger"
-        ) from None
-
-
-def load_recipients(folder: Path) -> list[Recipient]:
-    """Everybody for whom segments' keys are wrapped: reader.pub. Raises EnvironmentFault."""
-    path = folder / "reader.pub"
-    try:
-        public = serialization.load_pem_public_key(_read(path))
-    except ValueError:
-        raise EnvironmentFault(f"{path}: not a public key in PEM; restore it from a backup") from None
-    if not isinstance(public, X25519PublicKey):
-        raise EnvironmentFault(f"{path}: not an X25519 key; restore it from a backup")
-    return [Recipient(public)]
-
-
-def load_reader(path: Path) -> Reader:
-    """Of a file, or of the folder that holds reader.key. Raises EnvironmentFault."""
-    path = path / "reader.key" if path.is_dir() else path
-    try:
-        private = serialization.load_pem_private_key(_read(path), password=None)
-    except (ValueError, TypeError):
-        raise EnvironmentFault(f"{path}: not a private key in PEM; take the reader.key of this ledger") from None
-    if not isinstance(private, X25519PrivateKey):
-        raise EnvironmentFault(f"{path}: not an X25519 key; take the reader.key of this ledger")
-    return Reader(private)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(_MAX_KEY_FILE_BYTES)
-    except OSError as error:
-        raise EnvironmentFault(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    Raises FileExistsError rather than write over anything.
+    """
+    signer = Signer.generate(origin, os.urandom(32))
+    reader = X25519PrivateKey.generate()
+    private = reader.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = reader.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    # A crash between these leaves some of the files, and nothing that was signed or sealed with them.
+    _write(folder / LOG_KEY, signer.skey.encode() + b"\n", 0o600)
+    _write(folder / LOG_PUB, signer.vkey.encode() + b"\n", 0o644)
+    _write(folder / READER_KEY, private, 0o600)
+    _write(folder / READER_PUB, public, 0o644)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """A new file, synced. A crash before the sync: no configuration names these keys yet."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
-        os.fchmod(descriptor, mode)
+        os.fchmod(descriptor, mode)  # whatever the umask is
         stream.write(data)
         stream.flush()
         os.fsync(descriptor)
+
+
+def _read(path: Path, *, secret: bool) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            found = os.fstat(stream.fileno())
+            if secret and (found.st_mode & 0o077 or found.st_uid != os.geteuid()):
+                raise EnvironmentFault(
+                    f"{path}: uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}: others can read or change "
+                    f"this key; `chown` it to uid {os.geteuid()} and `chmod 600` it, and consider it known to them"
+                )
+            data = stream.read(MAX_KEY_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise EnvironmentFault(f"{path}: no such key; `gatebook init` makes one, a backup may have it") from None
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    if len(data) > MAX_KEY_FILE_BYTES:
+        raise Damaged(f"{path}: not a key, it has more than {MAX_KEY_FILE_BYTES} bytes")
+    return data
+
+
+def load_signer(folder: Path) -> Signer:
+    """The log's signing key. Raises EnvironmentFault when it is missing or others can read it, or Damaged."""
+    path = folder / LOG_KEY
+    return Signer.from_skey(_text(path, _read(path, secret=True)))
+
+
+def load_verifier(path: Path) -> Verifier:
+    """The log's public key, from its file or the folder that it is in."""
+    path = path / LOG_PUB if path.is_dir() else path
+    return Verifier.from_vkey(_text(path, _read(path, secret=False)))
+
+
+def _text(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise Damaged(f"{path}: not a key in text form") from None
+
+
+def load_recipients(folder: Path) -> list[Recipient]:
+    """Everybody whom DEKs are wrapped for: reader.pub, and each reader-<name>.pub."""
+    recipients = [_recipient(folder / READER_PUB)]
+    recipients += [_recipient(path) for path in sorted(folder.glob("reader-*.pub"))]
+    return list({recipient.id: recipient for recipient in recipients}.values())
+
+
+def _recipient(path: Path) -> Recipient:
+    try:
+        key = load_pem_public_key(_read(path, secret=False))
+    except ValueError:
+        key = None
+    if not isinstance(key, X25519PublicKey):
+        raise Damaged(f"{path}: not an X25519 public key in PEM")
+    return Recipient(key_id(key), key)
+
+
+def load_reader(path: Path) -> Reader:
+    """A reader's private key, from its file or the folder that it is in."""
+    path = path / READER_KEY if path.is_dir() else path
+    try:
+        key = load_pem_private_key(_read(path, secret=True), None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, X25519PrivateKey):
+        raise Damaged(f"{path}: not an X25519 private key in PEM without a passphrase")
+    return Reader(key_id(key.public_key()), key)
+
+
+def key_id(key: X25519PublicKey) -> bytes:
+    return hashlib.sha256(key.public_bytes_raw()).digest()
+
+
+def wrap(dek: bytes, dek_id: bytes, recipient: Recipient) -> Wrapped:
+    """The DEK, for this recipient alone; it opens under this id only."""
+    return Wrapped(recipient.id, _SUITE.encrypt(dek, recipient.key, info=_INFO + dek_id))
+
+
+def unwrap(wrapped: Wrapped, dek_id: bytes, reader: Reader) -> bytes:
+    """The DEK. Raises Tampered when it was not wrapped for this reader under this id."""
+    try:
+        return _SUITE.decrypt(wrapped.data, reader.key, info=_INFO + dek_id)
+    except (InvalidTag, ValueError):
+        raise Tampered(f"wrapped key {dek_id.hex()} does not open with reader {reader.id.hex()[:16]}") from None
