@@ -1,0 +1,131 @@
+"""What a signed token says: is it for us, of the right kind, of this time, and about whom.
+
+In: the claims of a token whose signature holds, the provider's configuration, the time. Out: an Identity, or
+`Unfit` with a reason of record.REASONS. A claim of the wrong type refuses the token; nothing is guessed,
+and nothing that is bound to a proof which was not asked for (`cnf`) is taken without it.
+RFC 7519, RFC 8725, RFC 9068; docs/identity.md lists each check. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gatebook.config.model import OIDCProvider
+from gatebook.identity.jws import Unfit
+from gatebook.identity.types import Identity
+
+MAX_NAME_LENGTH = 512
+
+_ACCESS_TYPES = ("jwt", "at+jwt", "application/at+jwt")
+# What only an ID token (OpenID Connect Core 1.0, 2), a logout token or another security event holds.
+_NO_ACCESS_TOKEN = ("nonce", "at_hash", "c_hash", "s_hash", "events")
+
+
+def check_type(header: dict[str, Any], claims: dict[str, Any]) -> None:
+    """Refuses tokens of the same issuer that were not made to open an API. Raises Unfit."""
+    typ = header.get("typ", "JWT")
+    if not isinstance(typ, str) or typ.lower() not in _ACCESS_TYPES:
+        raise Unfit("token_type")
+    if any(name in claims for name in _NO_ACCESS_TOKEN):
+        raise Unfit("token_type")
+    # Keycloak and Amazon Cognito say in claims of their own which token it is.
+    if claims.get("typ", "Bearer") != "Bearer" or claims.get("token_use", "access") != "access":
+        raise Unfit("token_type")
+
+
+def identify(
+    claims: dict[str, Any], name: str, provider: OIDCProvider, credential_sha256: bytes, now: float
+) -> Identity:
+    """Whose token it is, by all that `claims` say. Raises Unfit. `iss` has been compared before."""
+    _check_audience(claims.get("aud"), provider.audience)
+    expires_at = _check_times(claims, provider, now)
+    if "cnf" in claims:
+        raise Unfit("token_claims")
+    subject = _name(claims.get("sub"))
+    client = lookup(claims, provider.client_claim)
+    return Identity(
+        provider=name,
+        method="oidc",
+        subject=subject,
+        client=None if client is None else _name(client),
+        roles=_names(lookup(claims, provider.roles_claim)),
+        groups=_names(lookup(claims, provider.groups_claim)),
+        scopes=_scopes(lookup(claims, provider.scope_claim)),
+        claims=claims,
+        credential_sha256=credential_sha256,
+        expires_at=expires_at,
+    )
+
+
+def lookup(claims: dict[str, Any], name: str) -> Any:
+    """The claim of this name; failing that, `a.b` is `b` within the object `a`. None when there is none."""
+    if name in claims:
+        return claims[name]
+    value: Any = claims
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def _check_audience(aud: object, accepted: list[str]) -> None:
+    named = [aud] if isinstance(aud, str) else aud
+    if not isinstance(named, list) or not all(isinstance(entry, str) for entry in named):
+        raise Unfit("token_audience")
+    if not any(entry in accepted for entry in named):
+        raise Unfit("token_audience")
+
+
+def _check_times(claims: dict[str, Any], provider: OIDCProvider, now: float) -> float:
+    """The moment from which on the token is refused."""
+    skew_s, max_ttl_s = provider.clock_skew, provider.max_ttl
+    exp, nbf, iat = (_time(claims, name) for name in ("exp", "nbf", "iat"))
+    if exp is None:
+        raise Unfit("token_claims")
+    if now >= exp + skew_s:
+        raise Unfit("token_expired")
+    if max(nbf or 0, iat or 0) > now + skew_s:
+        raise Unfit("token_not_yet_valid")
+    if iat is None:
+        # Its age is unknown, so what it has left must be no more than a new token may have.
+        if exp - now > max_ttl_s + skew_s:
+            raise Unfit("token_too_old")
+        return exp + skew_s
+    if now >= iat + max_ttl_s + skew_s:
+        raise Unfit("token_too_old")
+    return min(exp, iat + max_ttl_s) + skew_s
+
+
+def _time(claims: dict[str, Any], name: str) -> float | None:
+    value = claims.get(name)
+    if value is None and name not in claims:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Unfit("token_claims")
+    return float(value)
+
+
+def _name(value: object) -> str:
+    """Fit for a header field and for a record: printable, without spaces around it."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_LENGTH:
+        raise Unfit("token_claims")
+    if not value.isprintable() or value != value.strip():
+        raise Unfit("token_claims")
+    return value
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """One name, or a list of them."""
+    if value is None:
+        return ()
+    if isinstance(value, list):
+        return tuple(_name(entry) for entry in value)
+    return (_name(value),)
+
+
+def _scopes(value: object) -> tuple[str, ...]:
+    """Text with spaces between (RFC 6749, 3.3), or a list of names."""
+    if isinstance(value, str):
+        return tuple(_name(entry) for entry in value.split(" ") if entry)
+    return _names(value)
