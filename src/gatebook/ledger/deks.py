@@ -1,80 +1,89 @@
-"""Where wrapped segment keys lie: one small file a key, `<dek id>.json`, outside the segments.
+"""The store of wrapped DEKs: one small file for each, `<dek_id>.dek`, in a folder of its own.
 
-In: a segment's key, already wrapped for each recipient. Out: what was put in. Mutable on purpose: deleting a
-file shreds every copy of its segment, those on write-once storage included. Never holds a key in the clear.
-Trust: whoever changes a file makes its segment unreadable, and cannot make it say something else; lost files
-cost content, never proofs.
+    "GBDEK\\0\\1\\n" 8 | dek_id 16 | n u32 | n * (recipient 32 || wrapped 80) | SHA256 of all before 32
+
+It lies outside the segments so that deleting one file shreds every copy of its segment, WORM copies too.
+Trust: whoever can delete here can make records unreadable, never change one or read one; who wants to keep
+records has to keep this folder's copies. A DEK is durable here before its segment has a name.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import re
-import tempfile
-from collections.abc import Mapping
+import contextlib
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
-from gatebook.errors import Damaged, Incomplete
+from gatebook.errors import Damaged
+from gatebook.ledger.files import Files
+from gatebook.ledger.keys import WRAPPED_BYTES, Wrapped
 
-_MAX_FILE_BYTES = 64 << 10
-_NAME = re.compile(r"[0-9a-f]{32}\.json")
+MAX_RECIPIENTS = 64
+_MAGIC = b"GBDEK\0\1\n"
+_ROW = 32 + WRAPPED_BYTES
 
 
-class DekStore:
-    def __init__(self, folder: Path) -> None:
+def encode(dek_id: bytes, wrapped: Sequence[Wrapped]) -> bytes:
+    """The file's bytes."""
+    if not 1 <= len(wrapped) <= MAX_RECIPIENTS:
+        raise ValueError(f"a DEK is wrapped for 1 to {MAX_RECIPIENTS} recipients, not {len(wrapped)}")
+    body = (
+        _MAGIC + dek_id + len(wrapped).to_bytes(4, "big") + b"".join(one.recipient + one.data for one in wrapped)
+    )
+    if len(body) != 28 + _ROW * len(wrapped):
+        raise ValueError("an id, or a wrapped DEK, of a wrong length")
+    return body + hashlib.sha256(body).digest()
+
+
+def parse(data: bytes, dek_id: bytes) -> list[Wrapped]:
+    """Raises Damaged unless the bytes are exactly the file of this DEK."""
+    body = data[:-32]
+    count = int.from_bytes(body[24:28], "big")
+    whole = len(body) == 28 + _ROW * count and hashlib.sha256(body).digest() == data[-32:]
+    if not whole or body[:8] != _MAGIC or not 1 <= count <= MAX_RECIPIENTS:
+        raise Damaged(f"wrapped key {dek_id.hex()}: its file is not whole; restore it from a copy")
+    if body[8:24] != dek_id:
+        raise Damaged(f"wrapped key {dek_id.hex()}: its file is that of {body[8:24].hex()}")
+    rows = (body[at : at + _ROW] for at in range(28, len(body), _ROW))
+    return [Wrapped(row[:32], row[32:]) for row in rows]
+
+
+class Deks:
+    """The folder, which has to exist."""
+
+    def __init__(self, folder: Path, files: Files | None = None) -> None:
         self._folder = folder
+        self._files = files or Files()
 
     def _path(self, dek_id: bytes) -> Path:
-        return self._folder / f"{dek_id.hex()}.json"
+        return self._folder / f"{dek_id.hex()}.dek"
 
-    def put(self, dek_id: bytes, wrapped: Mapping[str, bytes]) -> None:
-        """`wrapped`: recipient id -> wrapped key. Durable on return. Raises OSError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        told = {name: base64.b64encode(data).decode() for name, data in wrapped.items()}
-        data = json.dumps({"v": 1, "dek_id": dek_id.hex(), "wrapped": told}).encode() + b"\n"
-        descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=".dek-")  # mode 0600
+    def put(self, dek_id: bytes, wrapped: Sequence[Wrapped]) -> None:
+        """Durable on return. Raises FileExistsError rather than write over a key."""
+        data = encode(dek_id, wrapped)
+        descriptor = self._files.create(self._path(dek_id))
         try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            # A crash up to here leaves a stray file, and no segment that needs it.
-            Path(temporary).replace(self._path(dek_id))
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        self._sync()  # before this returns nothing is sealed with the key
+            self._files.write(descriptor, data)
+            self._files.sync(descriptor)
+        finally:
+            self._files.close(descriptor)
+        self._files.sync_folder(self._folder)
+        # A crash before here leaves a file, whole or torn, that no segment names: nothing was sealed with it.
 
-    def get(self, dek_id: bytes) -> dict[str, bytes]:
-        """Raises Incomplete when there is none (erased, or lost), Damaged when it is not what `put` wrote."""
-        path = self._path(dek_id)
+    def get(self, dek_id: bytes) -> list[Wrapped] | None:
+        """None: there is none (any more), so nobody can read that segment. Raises Damaged."""
         try:
-            with path.open("rb") as stream:
-                told = json.loads(stream.read(_MAX_FILE_BYTES))
-            if told["v"] != 1 or told["dek_id"] != dek_id.hex():
-                raise ValueError("another key's")
-            return {str(name): base64.b64decode(text, validate=True) for name, text in told["wrapped"].items()}
+            with self._path(dek_id).open("rb") as stream:
+                data = stream.read(28 + _ROW * MAX_RECIPIENTS + 33)
         except FileNotFoundError:
-            raise Incomplete(f"{path}: no such key: its segment was erased, or the key is lost") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Damaged(f"{path}: {error}") from None
+            return None
+        except OSError as error:
+            raise Damaged(f"{self._path(dek_id)}: {(error.strerror or str(error)).lower()}") from error
+        return parse(data, dek_id)
 
     def delete(self, dek_id: bytes) -> None:
-        """Durable on return: from here on nobody opens the segment. Raises OSError."""
-        self._path(dek_id).unlink(missing_ok=True)
-        self._sync()
-
-    def ids(self) -> list[bytes]:
-        """Every key that is there, in no order."""
-        if not self._folder.is_dir():
-            return []
-        return [bytes.fromhex(p.stem) for p in self._folder.iterdir() if _NAME.fullmatch(p.name)]
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Nobody can read its segment again. Durable on return; it is no error when there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files.remove(self._path(dek_id))
+        # A crash before here may bring the file back: an erasure is done when this has returned, and only then.
+        self._files.sync_folder(self._folder)

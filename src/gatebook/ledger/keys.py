@@ -92,8 +92,8 @@ def _read(path: Path, *, secret: bool) -> bytes:
             found = os.fstat(stream.fileno())
             if secret and (found.st_mode & 0o077 or found.st_uid != os.geteuid()):
                 raise EnvironmentFault(
-                    f"{path}: uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}: others can read or change "
-                    f"this key; `chown` it to uid {os.geteuid()} and `chmod 600` it, and consider it known to them"
+                    f"{path}: owned by uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}; a secret is "
+                    f"for uid {os.geteuid()} alone: `chown` and `chmod 600` it, and ask who may have read it"
                 )
             data = stream.read(MAX_KEY_FILE_BYTES + 1)
     except FileNotFoundError:
@@ -108,20 +108,26 @@ def _read(path: Path, *, secret: bool) -> bytes:
 def load_signer(folder: Path) -> Signer:
     """The log's signing key. Raises EnvironmentFault when it is missing or others can read it, or Damaged."""
     path = folder / LOG_KEY
-    return Signer.from_skey(_text(path, _read(path, secret=True)))
+    try:
+        return Signer.from_skey(_text(_read(path, secret=True)))
+    except Damaged as error:
+        raise Damaged(f"{path}: {error}") from None
 
 
 def load_verifier(path: Path) -> Verifier:
     """The log's public key, from its file or the folder that it is in."""
     path = path / LOG_PUB if path.is_dir() else path
-    return Verifier.from_vkey(_text(path, _read(path, secret=False)))
+    try:
+        return Verifier.from_vkey(_text(_read(path, secret=False)))
+    except Damaged as error:
+        raise Damaged(f"{path}: {error}") from None
 
 
-def _text(path: Path, data: bytes) -> str:
+def _text(data: bytes) -> str:
     try:
         return data.decode("ascii").strip()
     except UnicodeDecodeError:
-        raise Damaged(f"{path}: not a key in text form") from None
+        raise Damaged("not a key in text form") from None
 
 
 def load_recipients(folder: Path) -> list[Recipient]:
