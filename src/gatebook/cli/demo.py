@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gatebook.cli.option import SET_UP
+from gatebook.cli.option import RUN
 from gatebook.cli.report import note
 from gatebook.demo.run import run
 from gatebook.errors import GatebookError
@@ -36,4 +36,4 @@ def demo(
 
 
 def register(app: typer.Typer) -> None:
-    app.command(rich_help_panel=SET_UP)(demo)
+    app.command(rich_help_panel=RUN)(demo)
