@@ -29,8 +29,8 @@ async def serve(path: Path, handler: Handler) -> asyncio.Server:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, ValueError, TimeoutError):
             line = await asyncio.wait_for(reader.readline(), TIMEOUT_S)
-            asked = json.loads(line) if line else {}
-            answer = await handler(str(asked.get("command")))
+            asked = json.loads(line)
+            answer = await handler(str(asked.get("command") if isinstance(asked, dict) else None))
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         writer.close()
