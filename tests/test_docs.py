@@ -1,0 +1,123 @@
+"""What the documentation says is so: commands, keys, links, examples, and the lines for a shell.
+
+A reader types what a README shows. So its lines run here, in a folder of their own, and its configuration
+goes through the same checks as a person's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests import reference
+
+from gatebook import policy
+from gatebook.config.load import parse
+from gatebook.config.schema import schema
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+DOCS = {path: path.read_text("utf-8") for path in sorted((ROOT / "docs").rglob("*.md"))}
+EVERYWHERE = {
+    ROOT / "README.md": README,
+    ROOT / "CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text("utf-8"),
+    **DOCS,
+}
+COMMANDS = [name for name, _ in reference.commands()]
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
+
+
+def fenced(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 120
+
+
+def test_commands_of_the_command_line_are_all_there() -> None:
+    names = ["init", "check", "demo", "run", "reload", "status", "log", "show", "verify", "version"]
+    groups = ["config schema", "config show", "config docs", "key create", "key list", "key revoke"]
+    assert {f"gatebook {name}" for name in names + groups} <= set(COMMANDS)
+
+
+def test_reference_of_commands_is_what_the_program_says() -> None:
+    found = DOCS[ROOT / "docs" / "commands.md"]
+    assert found == reference.text(), "run: python -m tests.reference > docs/commands.md"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_readme_names_every_command(name: str) -> None:
+    rows = re.findall(r"^\| (`gatebook .*?) \|", README, re.M)
+    named = [f"gatebook {part.removeprefix('gatebook ')}" for row in rows for part in re.findall(r"`(.*?)`", row)]
+    assert name in named
+
+
+def test_every_key_of_the_configuration_is_documented() -> None:
+    text = DOCS[ROOT / "docs" / "config.md"]
+    for part in (schema(), *schema()["$defs"].values()):
+        for key in part.get("properties", {}):
+            assert f"`{key}`" in text, key
+
+
+@pytest.mark.parametrize("path", EVERYWHERE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for target, anchor in LINK.findall(EVERYWHERE[path]):
+        found = (path.parent / target).resolve() if target else path
+        assert found.exists(), target
+        assert found.is_relative_to(ROOT), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text("utf-8"), re.M)
+            assert anchor[1:] in [re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings]
+
+
+def test_configuration_in_the_readme_is_one(tmp_path: Path) -> None:
+    (text,) = fenced(README, "yaml")
+    found = parse(text, "README.md", tmp_path)
+    assert list(policy.problems(found)) == list(policy.warnings(found)) == []
+
+
+def test_what_the_readme_shows_of_the_demo_is_what_docs_show() -> None:
+    (piece,) = fenced(README, "text")
+    whole = "\n".join(fenced(DOCS[ROOT / "docs" / "demo.md"], "text"))
+    for line in piece.splitlines():
+        assert line.strip(" …") in whole, line
+
+
+def test_lines_of_the_readme_work(tmp_path: Path) -> None:
+    """Those that set up; what runs until it is stopped is tested end to end."""
+    lines = [re.sub(r"\s+#.*", "", line) for line in "".join(fenced(README, "sh")).splitlines()]
+    start, check, run = (line for line in lines if line.startswith("gatebook"))
+    assert check == "gatebook check"
+    assert run == "gatebook run"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    other_port = f"sed -i s/127.0.0.1:8443/127.0.0.1:{port}/ gatebook.yaml"  # somebody may be using that one
+    for script in ("gatebook --help", f"set -e; {start}; {other_port}; {check}"):
+        done = subprocess.run(
+            ["/bin/sh", "-c", script],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok:" in done.stdout
+
+
+def test_make_has_the_targets_that_the_readme_names() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in set(re.findall(r"\bmake ([a-z]+)", README)) - {"and"}:
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_changes_are_kept_under_a_heading_for_what_is_not_released_yet() -> None:
+    assert "\n## [Unreleased]\n" in EVERYWHERE[ROOT / "CHANGELOG.md"]
