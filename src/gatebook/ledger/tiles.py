@@ -89,6 +89,15 @@ class Tiler:
         self._bundle: list[bytes] = []
         self._due: list[_Due] = []
 
+    @classmethod
+    def resumed(cls, size: int, levels: Sequence[Sequence[bytes]]) -> Tiler:
+        """As it was at `size`, a multiple of 256; `levels` as for `Builder.resumed`."""
+        if size % TILE_WIDTH:
+            raise ValueError(f"{size} is not a multiple of {TILE_WIDTH}")
+        tiler = cls()
+        tiler._builder = Builder.resumed(size, levels, tiler._full)
+        return tiler
+
     @property
     def size(self) -> int:
         return self._builder.size

@@ -74,6 +74,18 @@ class Builder:
         self._levels: list[list[bytes]] = [[]]
         self._full = full
 
+    @classmethod
+    def resumed(cls, size: int, levels: Sequence[Sequence[bytes]], full: Full | None = None) -> Builder:
+        """As it was at `size`: `levels` are its unfinished tiles' hashes, level 0 first, empty ones included."""
+        if [len(level) for level in levels] != [
+            size >> TILE_LEVELS * level & TILE_WIDTH - 1 for level in range(len(levels))
+        ] or size >> TILE_LEVELS * len(levels):
+            raise ValueError(f"these are not the unfinished tiles of a tree of {size}")
+        builder = cls(full)
+        builder.size = size
+        builder._levels = [list(level) for level in levels]
+        return builder
+
     def extend(self, hashes: Iterable[bytes]) -> None:
         """Add leaves, given by their leaf hashes."""
         source = iter(hashes)

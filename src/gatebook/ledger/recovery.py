@@ -1,0 +1,277 @@
+"""What a ledger's folder still says after any stop, read without a key and without changing a byte.
+
+Lock and published checkpoint are checked first, then the segments: headers, contiguity, frame hashes, each
+segment's hash as its successor states it, and at the signed sizes the root over all entries. Anything that
+contradicts a signature is Tampered, anything unreadable that was promised is Damaged; both refuse. Beyond
+the last sync a crash may have torn frames: they are reported as a Cut, for the writer to make. Never guesses,
+and never believes a tile unless it leads to the signed root. Specified in docs/format.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from gatebook.errors import Damaged, LedgerError, Tampered
+from gatebook.ledger import tiles
+from gatebook.ledger.entry import Segment, encode
+from gatebook.ledger.lock import Promise, open_checkpoint, parse_promise, read_small
+from gatebook.ledger.note import Checkpoint, Verifier
+from gatebook.ledger.scan import Scanned, Torn, scan
+from gatebook.ledger.segment import NO_DEK
+from gatebook.ledger.tree import TILE_WIDTH, Builder, leaf_hash, leaf_hashes, perfect_root
+
+MAX_SEGMENT_BYTES: Final = 256 << 20
+_NAME: Final = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.gbseg")
+_ADVICE = "bring the segment back from a copy"
+
+
+class Cut(NamedTuple):
+    """The last segment's end, which a crash tore: nobody was told that it was written."""
+
+    path: Path
+    torn: Torn
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What the caller should know. `memos`: of the last segment, with the first index of the frame behind each."""
+
+    memos: list[tuple[int, bytes]]
+    clean: bool
+    cut: Cut | None
+    size: int
+
+
+class Base(NamedTuple):
+    """A tree size whose tiles lead to the signed root, and the unfinished tiles there, by level."""
+
+    size: int
+    levels: list[list[bytes]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the writer goes on from. `segments`: files that hold the entries from `base` on, in order.
+
+    `last`: what the next segment has to state about the last one; None when there is none.
+    """
+
+    promise: Promise | None
+    base: Base
+    segments: list[Path]
+    last: Segment | None
+    recovered: Recovered
+
+
+_WHOLE = Base(0, [[]])
+
+
+def recover(ledger: Path, lock: Path, verifier: Verifier) -> Found:
+    """Reads everything that is needed. Raises Tampered or Damaged, saying where and what to do."""
+    promise = _promised(lock, verifier)
+    published = _published(ledger / "log" / "checkpoint", verifier, promise)
+    signed = [checkpoint for checkpoint in (published, promise and promise.checkpoint) if checkpoint]
+    paths = _paths(ledger / "segments")
+    base = _base_on_tiles(ledger / "log", promise, published)
+    if base is not None:
+        try:
+            return _Scan(verifier, promise, signed, base).run(paths)
+        except LedgerError:
+            pass  # the tiles may be what is wrong, and they are no evidence: the segments decide
+    return _Scan(verifier, promise, signed, _WHOLE).run(paths)
+
+
+def _promised(lock: Path, verifier: Verifier) -> Promise | None:
+    data = read_small(lock)
+    if data is None:
+        return None
+    try:
+        return parse_promise(data, verifier)
+    except LedgerError as error:
+        raise type(error)(f"{lock}: {error}") from None
+
+
+def _published(path: Path, verifier: Verifier, promise: Promise | None) -> Checkpoint | None:
+    """The published checkpoint: never newer than the lock, never another one of the same size."""
+    data = read_small(path)
+    if data is None:
+        return None
+    try:
+        found = open_checkpoint(data, verifier)
+    except LedgerError as error:
+        raise type(error)(f"{path}: {error}") from None
+    if promise is None or found.size > promise.checkpoint.size:
+        known = "is missing" if promise is None else f"knows only {promise.checkpoint.size}"
+        raise Tampered(
+            f"{path}: published for {found.size} entries, but the lock {known}: the lock was removed or put back "
+            f"to an older state; bring back the newest one, since signing on would fork the log"
+        )
+    if found.size == promise.checkpoint.size and found != promise.checkpoint:
+        raise Tampered(f"{path}: another root than the lock's for the same {found.size} entries: a fork")
+    return found
+
+
+def _paths(folder: Path) -> list[Path]:
+    """The segments in order. The names sort as their first indices do."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.name.endswith(".gbseg"))
+    except FileNotFoundError:
+        return []
+    for path in paths:
+        if not _NAME.fullmatch(path.name):
+            raise Damaged(f"{path}: not a segment's name; move it away if it is not ours")
+    return paths
+
+
+def _base_on_tiles(log: Path, promise: Promise | None, published: Checkpoint | None) -> Base | None:
+    """The tree at the watermark, from the full tiles at its right edge. To be proven by the signed root."""
+    if promise is None or not promise.tiles_durable:
+        return None
+    size = promise.tiles_durable
+    if published is None or published.size < size:
+        return None
+    levels: list[list[bytes]] = [[]]
+    count = size // TILE_WIDTH
+    try:
+        while count:
+            level = len(levels) - 1
+            made = []
+            for number in range(count - count % TILE_WIDTH, count):
+                data = (log / tiles.tile_path(level, number)).read_bytes()
+                made.append(perfect_root(tiles.parse_tile(data)))
+            levels.append(made)
+            count //= TILE_WIDTH
+    except (OSError, Damaged):
+        return None
+    return Base(size, levels)
+
+
+class _Scan:
+    """One reading of the segments, from the one that holds the entry at `base` on."""
+
+    def __init__(self, verifier: Verifier, promise: Promise | None, signed: list[Checkpoint], base: Base) -> None:
+        self._origin = hashlib.sha256(verifier.name.encode()).digest()
+        self._promise = promise
+        self._promised = promise.checkpoint.size if promise else 0
+        self._base = base
+        self._builder = Builder.resumed(base.size, base.levels)
+        self._signed = sorted(signed, key=lambda checkpoint: checkpoint.size)
+        self._last: Scanned | None = None
+        self._closing: Segment | None = None  # what the next segment has to state about the last
+
+    def run(self, paths: list[Path]) -> Found:
+        begin = 0
+        while begin + 1 < len(paths) and _first(paths[begin + 1]) <= self._base.size:
+            begin += 1
+        paths = paths[begin:]
+        cut: Cut | None = None
+        for path in list(paths):
+            torn = self._scan(path, is_last=path == paths[-1], is_first=begin == 0 and path == paths[0])
+            if torn is not None:
+                cut = Cut(path, torn)
+        if cut is not None and not cut.torn.keep:
+            paths.pop()
+        size = self._last.end if self._last else 0
+        if size < self._promised:
+            raise Damaged(
+                f"the segments end at entry {size}, but {self._promised} entries are signed for; "
+                f"bring the missing segments back from a copy"
+            )
+        memos = self._last.memos if self._last else []
+        recovered = Recovered(memos, cut is None and self._clean(size), cut, size)
+        return Found(self._promise, self._base, paths, self._closing, recovered)
+
+    def _clean(self, size: int) -> bool:
+        """Closing leaves a segment behind that only states the one before, and signs for it."""
+        if self._last is None:
+            return True
+        last = self._last
+        alone = last.header.dek_id == NO_DEK and len(last.entries) == 1 and last.stated is not None
+        return alone and size == self._promised
+
+    def _scan(self, path: Path, *, is_last: bool, is_first: bool) -> Torn | None:
+        """Reads one segment into the tree; what is torn off it, which may be all."""
+        data = _read(path)
+        try:
+            scanned = scan(data, _first(path), self._promised if is_last else None)
+        except Damaged as error:
+            raise Damaged(f"{path}: {error}; {_ADVICE}") from None
+        if isinstance(scanned, Torn):
+            return scanned
+        self._check_place(path, scanned)
+        self._check_stated(path, scanned, is_first)
+        self._extend(scanned)
+        self._last = scanned
+        self._closing = scanned.closing(leaf_hash(encode(scanned.stated)) if scanned.stated else bytes(32))
+        return scanned.torn
+
+    def _check_place(self, path: Path, scanned: Scanned) -> None:
+        header = scanned.header
+        if header.file_name != path.name:
+            raise Damaged(f"{path}: is the segment {header.file_name}; give it its name back")
+        if header.origin_sha256 != self._origin:
+            raise Damaged(f"{path}: belongs to another log; move it away")
+        if self._last is not None and header.first_index != self._last.end:
+            raise Damaged(
+                f"{path}: begins with entry {header.first_index}, but the segment before ends at "
+                f"{self._last.end}; {_ADVICE}"
+            )
+
+    def _check_stated(self, path: Path, scanned: Scanned, is_first: bool) -> None:
+        """Each segment states the one before: its length and its hash, so also what no frame hash protects."""
+        if is_first:
+            if scanned.header.first_index or scanned.stated:
+                raise Damaged(f"{path}: is not the log's first segment, but there is none before it; {_ADVICE}")
+        elif scanned.stated is None:
+            raise Tampered(f"{path}: does not state the segment before it")
+        elif self._closing is not None and scanned.stated != self._closing:
+            raise Tampered(f"{path}: states another segment before it than is there; {_ADVICE}")
+
+    def _extend(self, scanned: Scanned) -> None:
+        """Into the tree, stopping at each size that was signed for."""
+        if self._promise is None and scanned.records:
+            raise Tampered(
+                "there are records, but no lock: it was removed; bring it back, since signing on may fork the log"
+            )
+        hashes = leaf_hashes(scanned.entries[max(0, self._builder.size - scanned.header.first_index) :])
+        while self._signed and self._signed[0].size <= self._builder.size + len(hashes):
+            due = self._signed.pop(0)
+            more = due.size - self._builder.size
+            self._builder.extend(hashes[:more])
+            hashes = hashes[more:]
+            if self._builder.root() != due.root:
+                raise Tampered(
+                    f"the root over the first {due.size} entries is not the one that was signed: entries were "
+                    f"changed since; nothing is signed on top of this, compare with a copy or a mirror"
+                )
+        self._builder.extend(hashes)
+
+
+def entries_from(found: Found) -> Iterator[list[bytes]]:
+    """The entries from `found.base` on, a segment at a time, read again: they need not all fit in memory."""
+    at = found.base.size
+    for path in found.segments:
+        scanned = scan(_read(path), _first(path), found.recovered.size)
+        if isinstance(scanned, Scanned):
+            yield scanned.entries[at - scanned.header.first_index :]
+            at = scanned.end
+
+
+def _first(path: Path) -> int:
+    return int(path.name[:16], 16)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_SEGMENT_BYTES + 1)
+    except OSError as error:
+        raise Damaged(f"{path}: {(error.strerror or str(error)).lower()}; {_ADVICE}") from error
+    if len(data) > MAX_SEGMENT_BYTES:
+        raise Damaged(f"{path}: longer than any segment; {_ADVICE}")
+    return data
