@@ -31,6 +31,9 @@ _CURVES: Final = {
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
+Mark = tuple[str | None, str, str]
+
+
 class Key(NamedTuple):
     """A public key that may verify. `thumbprint` is RFC 7638's."""
 
@@ -39,7 +42,7 @@ class Key(NamedTuple):
     thumbprint: str
     public: RSAKey | ECKey | OKPKey
 
-    def mark(self, alg: str) -> tuple[str | None, str, str]:
+    def mark(self, alg: str) -> Mark:
         """What stands for "this key, under this name, by this algorithm"."""
         return self.kid, self.thumbprint, alg
 

@@ -1,0 +1,72 @@
+"""Finds the one credential of a request, among its header fields and for its route's providers.
+
+In: header fields, names in lower case, hostile. Out: a Credential, a Refusal, or None when nothing was
+presented. Only what the route's providers take is looked at: a bearer token if one of them is OIDC, the key
+headers of the others. Two credentials are never weighed against each other: that is credential_ambiguous.
+RFC 6750, 2.1 is the only way to send a token; never in a query or a body. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from gatebook.config.model import ApiKeyProvider, Configuration
+from gatebook.identity.jws import MAX_TOKEN_BYTES
+from gatebook.identity.types import Credential, Refusal
+
+AUTHORIZATION = b"authorization"
+
+_BEARER = re.compile(rb"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+_LONGEST = MAX_TOKEN_BYTES + 64
+
+
+class Plan(NamedTuple):
+    """What to look for on a route. `key_headers`: header -> a provider that takes keys in it."""
+
+    bearer: bool
+    key_headers: dict[bytes, str]
+
+
+def plan(configuration: Configuration, accept: Iterable[str]) -> Plan:
+    bearer = False
+    key_headers: dict[bytes, str] = {}
+    for name in accept:
+        provider = configuration.identity.get(name)
+        if isinstance(provider, ApiKeyProvider):
+            key_headers.setdefault(provider.header.lower().encode(), name)
+        elif provider is not None:
+            bearer = True
+    return Plan(bearer, key_headers)
+
+
+def present(headers: list[tuple[bytes, bytes]], wanted: Plan) -> Credential | Refusal | None:
+    bearer, key_headers = wanted
+    authorization = key = provider = None
+    for name, value in headers:
+        if name == AUTHORIZATION:
+            if bearer:
+                if authorization is not None:
+                    return Refusal("credential_ambiguous")
+                authorization = value
+        elif name in key_headers:
+            if key is not None:
+                return Refusal("credential_ambiguous")
+            key, provider = value, key_headers[name]
+    if key is not None:
+        # Even beside `Basic`: on a route that takes tokens, Authorization is ours, and says who it is too.
+        return (
+            Refusal("credential_ambiguous") if authorization is not None else Credential("api_key", key, provider)
+        )
+    return None if authorization is None else _token(authorization)
+
+
+def _token(authorization: bytes) -> Credential | Refusal | None:
+    if len(authorization) <= _LONGEST:
+        found = _BEARER.fullmatch(authorization)
+        if found is not None:
+            return Credential("bearer", found[1])
+    scheme = authorization[:7].lower()
+    # Another scheme presents nothing that a provider of this route takes: the answer is a challenge.
+    return Refusal("token_malformed") if scheme.rstrip() == b"bearer" else None
