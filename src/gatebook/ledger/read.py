@@ -119,16 +119,16 @@ class Reader:
         self._starts = [start for start, _ in listed]
         if not listed:
             return False
-        path = self._paths[-1]
+        path, end = self._paths[-1], self._starts[-1]
         try:
             if self._tail is None or self._tail.path != path:
                 self._tail = SegmentFile(path)
             self._tail.scan()
+            end = self._tail.end_index
         except (LedgerError, OSError):
             # A segment that is being made has no whole header yet; a damaged one is `verify`'s to explain.
             self._tail = None
-            return False
-        before, self.size = self.size, max(self.size, self._tail.end_index)
+        before, self.size = self.size, max(self.size, end)
         return self.size > before
 
     def _segment(self, path: Path) -> SegmentFile:
@@ -163,7 +163,7 @@ class Reader:
 
     def _gap(self, first: int, n: int, why: str) -> None:
         gap = Gap(first, n, why)
-        if gap not in self.gaps:
+        if n > 0 and gap not in self.gaps:
             self.gaps.append(gap)
 
     def _spans(self, number: int, start: int) -> tuple[SegmentFile, list[Span], segment.Keys] | None:
@@ -173,7 +173,7 @@ class Reader:
         try:
             found = self._segment(path)
         except Damaged as error:
-            self._gap(first, max(end - first, 0), str(error))
+            self._gap(first, end - first, str(error))
             return None
         if found.end_index < end:
             self._gap(found.end_index, end - found.end_index, f"{path.name}: {found.trouble or 'ends too early'}")
