@@ -1,4 +1,4 @@
-"""Tokens of a certified OpenID provider, through the whole of gatebook: discovery, keys and claims are a stranger's."""
+"""Tokens of a certified OpenID provider, through all of gatebook: discovery, keys and claims are a stranger's."""
 
 from __future__ import annotations
 
