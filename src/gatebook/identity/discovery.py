@@ -61,8 +61,10 @@ class Discovery:
             raise Unusable(f"no complete answer within {TOTAL_TIMEOUT_S:g} s") from None
         except httpx2.TimeoutException as error:
             raise Unusable(f"no answer within {TIMEOUT_S:g} s ({type(error).__name__})") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise Unusable(f"{type(error).__name__}: {error}") from None
+        except (httpx2.ConnectError, OSError) as error:
+            raise Unusable(f"no connection: {error}") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise Unusable(f"no answer in HTTP ({type(error).__name__})") from None
 
     def _own_client(self) -> httpx2.AsyncClient:
         # A company's proxy is used where the environment names one, but never for what is on this machine.

@@ -9,7 +9,6 @@ provider nothing. Never logs what a client or the provider sent, but for counts.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable
 
@@ -34,7 +33,6 @@ class KeySource:
         self, name: str, provider: OIDCProvider, discovery: Discovery, clock: Callable[[], float]
     ) -> None:
         self.provider = provider
-        self.failing = False  # whether the last fetch failed
         self._name = name
         self._discovery = discovery
         self._clock = clock
@@ -42,17 +40,13 @@ class KeySource:
         self._good_until = float("-inf")
         self._fetch: asyncio.Task[None] | None = None
         self._began_s = float("-inf")  # of the last fetch, by the loop's clock
-        self._failures = 0
+        self._failures = 0  # in a row, up to the last fetch
         self._waiting = 0
         self._refreshing: asyncio.Task[None] | None = None
 
     def keys(self, now: float) -> Keys:
         """The keys that serve now; none before the first fetch, and none once they are too old."""
         return self._known if now < self._good_until else NONE
-
-    def knows(self, now: float) -> bool:
-        """Whether there is a document to go by at all, be it an empty one."""
-        return now < self._good_until
 
     def start(self) -> None:
         """Begins to fetch, and waits for nothing."""
@@ -66,19 +60,23 @@ class KeySource:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def refetch(self, timeout_s: float) -> None:
-        """Keys anew, if that may be: else returns at once. Whoever waits may be cancelled; the fetch goes on."""
+    async def refetch(self, timeout_s: float) -> bool:
+        """Keys anew, if that may be. Whether what is known then is as new as may be had, and good to go by.
+
+        Whoever waits may be cancelled; the fetch goes on for the others.
+        """
         if self._refreshing is None or self._waiting >= MAX_WAITING:
-            return
-        if self._fetch is None and asyncio.get_running_loop().time() - self._began_s < REFETCH_S:
-            return
-        self._waiting += 1
-        try:
-            with contextlib.suppress(TimeoutError):
+            return False
+        if self._fetch is not None or asyncio.get_running_loop().time() - self._began_s >= REFETCH_S:
+            self._waiting += 1
+            try:
                 async with asyncio.timeout(timeout_s):
                     await asyncio.shield(self._one_fetch())
-        finally:
-            self._waiting -= 1
+            except TimeoutError:
+                return False
+            finally:
+                self._waiting -= 1
+        return not self._failures and self._clock() < self._good_until
 
     def _one_fetch(self) -> asyncio.Task[None]:
         if self._fetch is None:
@@ -115,7 +113,6 @@ class KeySource:
             self._fetch = None
 
     def _failed(self, why: str) -> None:
-        self.failing = True
         self._failures += 1
         if why:
             left_s = max(0, int(self._good_until - self._clock())) if self._known is not NONE else 0
@@ -126,9 +123,8 @@ class KeySource:
         # From this line on tokens of keys that are gone open nothing, verified before or not.
         self._known = found
         self._good_until = began + self.provider.jwks_max_age
-        if changed or self.failing:
+        if changed or self._failures:
             log.info("keys refreshed", provider=self._name, keys=len(found), ignored=found.ignored or None)
         if not len(found):
             log.warning("the provider publishes no usable key: none of its tokens is valid", provider=self._name)
-        self.failing = False
         self._failures = 0

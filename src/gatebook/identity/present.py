@@ -56,9 +56,9 @@ def present(headers: list[tuple[bytes, bytes]], wanted: Plan) -> Credential | Re
             key, provider = value, key_headers[name]
     if key is not None:
         # Even beside `Basic`: on a route that takes tokens, Authorization is ours, and says who it is too.
-        return (
-            Refusal("credential_ambiguous") if authorization is not None else Credential("api_key", key, provider)
-        )
+        if authorization is not None:
+            return Refusal("credential_ambiguous")
+        return Credential("api_key", key, provider)
     return None if authorization is None else _token(authorization)
 
 
