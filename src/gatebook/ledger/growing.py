@@ -112,6 +112,25 @@ class Growing:
         self._files.sync(self._descriptor)
         self.durable = self.place
 
+    def amend(self, entries: Sequence[bytes]) -> None:
+        """After a failure: take back what was not synced, and append `entries` in its place. Durable on return.
+
+        On a descriptor of its own, since the other one's sync may never be asked again. No number is used
+        for a second encryption: these entries are clear, and nothing can be appended any more after them.
+        """
+        self.place = self.durable
+        data = self._memo(b"") + self._clear(entries)
+        descriptor = self._files.reopen(self.path)
+        try:
+            self._files.truncate(descriptor, self.durable.offset)
+            # A crash here: the segment ends with what was synced.
+            self._files.write(descriptor, data)
+            self._files.sync(descriptor)
+            # A crash before here: the new frame is whole or torn, and what it replaced is gone either way.
+        finally:
+            self._files.close(descriptor)
+        self.durable = self.place
+
     def is_due(self, records: int, now_us: int) -> bool:
         """Whether a frame of so many records belongs in a new segment. A clock that jumps makes it due too."""
         held = self.place.first_record

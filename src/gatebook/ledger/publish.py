@@ -86,6 +86,11 @@ class Publisher:
                 self._check_alone()
                 self._promise(self.promise._replace(tiles_durable=self._durable))
 
+    def stop(self) -> None:
+        """Wait for what is being published in another thread; publish nothing more."""
+        with self._mutex:
+            self.failure = self.failure or LedgerFull("this ledger is closed")
+
     def write_tiles(self, tiles: Iterable[tuple[str, bytes]]) -> None:
         """Not durable before the next settling; but for whoever looks, whole or not there."""
         for name, data in tiles:

@@ -1,0 +1,362 @@
+"""The ledger's one writer: appends, syncs, plans checkpoints, rolls segments, and stops at the first failure.
+
+Order of writes: frame, sync, tree, tiles, lock, published checkpoint (docs/format.md). Nothing may be
+acknowledged before `sync` has returned. Opening is recovering, always: it finds out what a stop left, makes
+the one cut that may be made, and goes on in a new segment. Never appends to a segment of another process,
+never syncs a descriptor again whose sync has failed. Everything here belongs to one thread; a plan may be
+written in another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import zstandard
+
+from gatebook.errors import LedgerError, LedgerFull
+from gatebook.ledger.deks import Deks
+from gatebook.ledger.entry import PRODUCER, Boot, Entry, Loss, LossReason, Record, Segment, encode, encode_records
+from gatebook.ledger.files import Files
+from gatebook.ledger.growing import MAX_RECORDS, Compress, Growing
+from gatebook.ledger.keys import Recipient, wrap
+from gatebook.ledger.lock import Held
+from gatebook.ledger.note import Signer, Verifier
+from gatebook.ledger.publish import Plan, Publisher
+from gatebook.ledger.recovery import Cut, Found, Recovered, entries_from, recover
+from gatebook.ledger.reserve import Reserve
+from gatebook.ledger.segment import MAX_PLAIN_BYTES, NO_DEK, Header, derive
+from gatebook.ledger.tiles import Tiler
+from gatebook.ledger.tree import EMPTY_ROOT, leaf_hash
+
+COMPRESSION_LEVEL: Final = 1
+RESERVE_BYTES: Final = 4 << 20
+
+Memos = Sequence[tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class _Segments:
+    """Makes segments: where, for whom, and on whose clock and randomness."""
+
+    files: Files
+    folder: Path
+    deks: Deks
+    origin: str
+    recipients: Sequence[Recipient]
+    now_us: Callable[[], int]
+    random: Callable[[int], bytes]
+    compress: Compress
+
+    def now(self) -> int:
+        return max(0, self.now_us())
+
+    def header(self, first_index: int, *, sealed: bool) -> Header:
+        """A new segment's, never used before; `sealed`: it gets a key, and so can hold records."""
+        dek_id = self.random(16) if sealed else NO_DEK
+        origin = hashlib.sha256(self.origin.encode()).digest()
+        return Header(self.random(16), dek_id, first_index, self.now(), origin)
+
+    def begin(self, header: Header, snapshot: bytes, entries: Sequence[bytes]) -> Growing:
+        """The segment with its first frame, durable. Its DEK is durable before its file has a name."""
+        keys = None
+        if header.dek_id != NO_DEK:
+            dek = self.random(32)
+            self.deks.put(header.dek_id, [wrap(dek, header.dek_id, one) for one in self.recipients])
+            # A crash here leaves a DEK that no segment names, and nothing sealed with it.
+            keys = derive(dek)
+        path = self.folder / header.file_name
+        return Growing.begin(self.files, path, header, keys, self.compress, snapshot, entries)
+
+
+class Writer:
+    """Open with `Writer.open`. After a LedgerError every call raises one again, but `close`, which lets go."""
+
+    def __init__(
+        self,
+        segments: _Segments,
+        held: Held,
+        reserve: Reserve,
+        publisher: Publisher,
+        tiler: Tiler,
+        snapshot: Callable[[], bytes],
+        recovered: Recovered,
+        first: Growing,
+        previous: bytes,
+    ) -> None:
+        self.recovered = recovered
+        self._segments = segments
+        self._held = held
+        self._reserve = reserve
+        self._publisher = publisher
+        self._tiler = tiler
+        self._snapshot = snapshot
+        self._segment = first
+        self._previous = previous  # leaf hash of the last SEGMENT entry
+        self._pending: list[bytes] = []  # entries that are appended but not synced
+        self._failure: LedgerError | None = None
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        ledger: Path,
+        lock: Path,
+        deks: Path,
+        signer: Signer,
+        recipients: Sequence[Recipient],
+        boot_digest: bytes,
+        restore: Callable[[Memos], None],
+        snapshot: Callable[[], bytes],
+        now_us: Callable[[], int],
+        reserve_bytes: int = RESERVE_BYTES,
+        files: Files | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> Writer:
+        """Lock, recover, begin a new segment; the checkpoint over it is published on return.
+
+        `restore` gets the recovered memos before `snapshot` is asked for the first time. Raises LedgerBusy,
+        Tampered or Damaged, nothing having been changed; or LedgerFull.
+        """
+        files = files or Files()
+        compress = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress
+        segments = _Segments(
+            files, ledger / "segments", Deks(deks, files), signer.name, recipients, now_us, random, compress
+        )
+        try:
+            for folder in (ledger, ledger / "log", ledger / "segments", deks):
+                _make_folder(files, folder)
+            held = Held(lock)
+        except OSError as error:
+            raise _full(error) from error
+        try:
+            found = recover(ledger, lock, Verifier.from_vkey(signer.vkey))
+            reserve = Reserve(files, ledger / "reserve", reserve_bytes)
+            reserve.make()
+            publisher = Publisher(files, ledger, lock, signer, held, found.promise, segments.now)
+            _make_cut(files, found.recovered.cut)
+            tiler = publisher.rebuild(found.base, entries_from(found))
+            restore(found.recovered.memos)
+            entries = _first_entries(found, random(16), boot_digest)
+            header = segments.header(tiler.size, sealed=True)
+            first = segments.begin(header, snapshot(), entries)
+        except OSError as error:
+            held.release()
+            raise _full(error) from error
+        except BaseException:
+            held.release()
+            raise
+        previous = leaf_hash(entries[0]) if found.last else bytes(32)
+        writer = cls(segments, held, reserve, publisher, tiler, snapshot, found.recovered, first, previous)
+        try:
+            tiler.extend(entries)
+            writer._plan().write()
+        except BaseException:
+            writer._let_go()
+            raise
+        return writer
+
+    @property
+    def size(self) -> int:
+        """How many entries there are, the last of them perhaps not durable."""
+        return self._tiler.size + len(self._pending)
+
+    @property
+    def synced(self) -> int:
+        """How many entries are durable, and so may be acknowledged."""
+        return self._tiler.size
+
+    def append(self, records: Sequence[bytes], memo: bytes = b"") -> int:
+        """One frame of records; the index of the first. Durable after `sync`, the memo with them.
+
+        Raises ValueError, nothing having been appended, for what no frame can hold.
+        """
+        self._check_usable()
+        if not 1 <= len(records) <= MAX_RECORDS or sum(map(len, records)) + len(memo) > MAX_PLAIN_BYTES:
+            raise ValueError(
+                f"a frame has 1 to {MAX_RECORDS} records, of at most {MAX_PLAIN_BYTES} bytes together"
+            )
+        now = self._segments.now()
+        if self._segment.is_due(len(records), now):
+            self._roll(len(records))
+        first = self.size
+        with self._failing(len(records)):
+            made = self._segment.append(records, memo, now)
+            # A crash here, or anywhere before `sync` returns: the frame is whole, torn or missing, the memo
+            # exactly as the frame; nobody was told of it.
+        self._pending += encode_records(made)
+        return first
+
+    def append_entry(self, entry: Entry, memo: bytes = b"") -> int:
+        """One entry that is no record, in a frame of its own; its index. Durable after `sync`."""
+        self._check_usable()
+        if isinstance(entry, Record | Segment | Boot):
+            raise ValueError(f"{type(entry).__name__} entries are the writer's own")
+        data = encode(entry)
+        if self._segment.is_due(0, self._segments.now()):
+            self._roll(1)
+        first = self.size
+        with self._failing(1):
+            self._segment.append_entries([data], memo)
+        self._pending.append(data)
+        return first
+
+    def sync(self) -> None:
+        """All that was appended is durable on return. Raises LedgerFull: then none of it may be acknowledged."""
+        self._check_usable()
+        if not self._pending:
+            return
+        with self._failing(0):
+            self._segment.sync()
+            # A crash here: durable, not acknowledged, not in the tree; recovery puts it there.
+        self._tiler.extend(self._pending)
+        self._pending = []
+
+    def roll_if_due(self) -> None:
+        """Begin a new segment when the present one is full or old enough. `append` does so by itself."""
+        self._check_usable()
+        if self._segment.is_due(0, self._segments.now()):
+            self._roll(0)
+
+    def plan_checkpoint(self) -> Plan | None:
+        """The checkpoint over all that is durable; None when it is published already. Cheap."""
+        self._check_usable()
+        promise = self._publisher.promise
+        if promise is not None and promise.checkpoint.size >= self.synced:
+            return None
+        return self._plan()
+
+    def close(self) -> None:
+        """State the last segment, publish the last checkpoint, make all durable, let go. May be repeated.
+
+        After a failure it only lets go. Raises LedgerError when the end could not be written.
+        """
+        if self._closed:
+            return
+        try:
+            if self._failure is None and self._publisher.failure is None:
+                self.sync()
+                self._begin_next(0, sealed=False)
+                self._plan().write()
+                # A crash here: all is signed and published, so the next start finds a clean end.
+                self._publisher.settle()
+        finally:
+            self._let_go()
+
+    def _plan(self) -> Plan:
+        written = self._publisher.written
+        self._tiler.forget(written)
+        return Plan(self._publisher, self.synced, self._tiler.root(), self._tiler.files(written))
+
+    def _roll(self, attempted: int) -> None:
+        """The next segment states this one. `attempted`: how many entries wait for it, for the case it fails."""
+        self.sync()
+        self._begin_next(attempted, sealed=True)
+
+    def _begin_next(self, attempted: int, *, sealed: bool) -> None:
+        snapshot = self._snapshot()
+        entry = encode(self._segment.closing(self._previous))
+        header = self._segments.header(self.size, sealed=sealed)
+        with self._failing(attempted, unborn=self._segments.folder / header.file_name):
+            # A crash here: the old segment is whole and synced; the next start states it.
+            following = self._segments.begin(header, snapshot, [entry])
+            # A crash here: the old segment is stated, and the snapshot takes the place of its memos.
+            self._segment.close()
+        self._segment = following
+        self._previous = leaf_hash(entry)
+        self._tiler.extend([entry])
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ValueError("this ledger is closed")
+        failure = self._failure or self._publisher.failure
+        if failure is not None:
+            raise type(failure)(str(failure))
+
+    @contextlib.contextmanager
+    def _failing(self, attempted: int, unborn: Path | None = None) -> Iterator[None]:
+        """A step that may not be taken twice: whatever stops it, nothing follows but the last words."""
+        try:
+            yield
+        except OSError as error:
+            self._failure = _full(error)
+            with contextlib.suppress(OSError, LedgerError):
+                self._say_last_words(attempted, unborn)
+            raise self._failure from error
+        except BaseException as error:
+            self._failure = LedgerFull(f"stopped within a write by {error!r}; start again")
+            raise
+
+    def _say_last_words(self, attempted: int, unborn: Path | None) -> None:
+        """Use the reserve's room to say what was refused. Where this fails too, the next start makes a cut."""
+        self._reserve.release()
+        if unborn is not None and unborn.exists():
+            self._segments.files.remove(unborn)
+            self._segments.files.sync_folder(unborn.parent)
+        waiting = len(self._pending) + attempted
+        if waiting:
+            loss = encode(Loss(PRODUCER, self.synced, self.synced + waiting - 1, LossReason.NOT_WRITTEN))
+            self._segment.amend([loss])
+            self._pending = []
+            self._tiler.extend([loss])
+            self._plan().write()
+
+    def _let_go(self) -> None:
+        self._closed = True
+        self._publisher.stop()
+        with contextlib.suppress(OSError):
+            self._segment.close()
+        self._held.release()
+
+
+def _full(error: OSError) -> LedgerFull:
+    place = f"{error.filename}: " if error.filename else ""
+    return LedgerFull(
+        f"{place}{(error.strerror or str(error)).lower()}: the ledger could not be written, so nothing more is "
+        f"acknowledged; make room or replace the disk, then start again"
+    )
+
+
+def _make_folder(files: Files, folder: Path) -> None:
+    if not folder.is_dir():
+        files.make_folder(folder)
+        files.sync_folder(folder.parent)
+        # A crash before here: nothing is in it, and the next start makes it again.
+
+
+def _make_cut(files: Files, cut: Cut | None) -> None:
+    """The one thing that recovery takes away: a torn end that nobody was told of."""
+    if cut is None:
+        return
+    if not cut.torn.keep:
+        files.remove(cut.path)
+        files.sync_folder(cut.path.parent)
+        # A crash before here: the next start finds the segment still unborn, or gone.
+        return
+    descriptor = files.reopen(cut.path)
+    try:
+        files.truncate(descriptor, cut.torn.keep)
+        files.sync(descriptor)
+    finally:
+        files.close(descriptor)
+    # A crash before here: the next start finds the same torn end, or none, and then says nothing of a loss:
+    # none of it was acknowledged.
+
+
+def _first_entries(found: Found, boot_id: bytes, digest: bytes) -> list[bytes]:
+    """What a process's first frame says: the segment before, what was cut, and that it began."""
+    entries: list[Entry] = [found.last] if found.last else []
+    cut = found.recovered.cut
+    if cut is not None and cut.torn.lost is not None:
+        entries.append(Loss(PRODUCER, *cut.torn.lost, LossReason.TORN))
+    size, root = 0, EMPTY_ROOT
+    if found.promise is not None:
+        size, root = found.promise.checkpoint.size, found.promise.checkpoint.root
+    entries.append(Boot(boot_id, digest, size, root, found.recovered.clean))
+    return [encode(entry) for entry in entries]
