@@ -165,12 +165,13 @@ def _credential(stage: Stage, step: traffic.Step, key: str) -> Mapping[str, str]
 
 def _table(all_sent: list[traffic.Sent]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("what was sent", "request", "by", "answer", "receipt", ""):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for name in ("what was sent", "request", "by", "answer", "entry", ""):
+        table.add_column(name, no_wrap=name not in ("what was sent", ""))
     for sent in all_sent:
         step = sent.step
         request = f"{step.method} {step.path}"
-        table.add_row(step.what, request, step.caller, str(sent.status), sent.receipt, sent.remark)
+        entry = sent.receipt.rpartition("/")[2]
+        table.add_row(step.what, request, step.caller, str(sent.status), entry, sent.remark)
     return table
 
 

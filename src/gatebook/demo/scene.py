@@ -50,17 +50,17 @@ def place(folder: Path | None) -> Iterator[Path]:
     try:
         yield made
     except Exception as error:
+        with contextlib.suppress(OSError):
+            shutil.copytree(Paths(made / "state").logs, made / "logs" / "gateway")
         error.add_note(f"everything about it lies in {made}")
         raise
     except BaseException:
-        _remove(made)
+        shutil.rmtree(made, ignore_errors=True)
         raise
-    _remove(made)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(Paths(folder / "state").runtime, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    else:
+        shutil.rmtree(made, ignore_errors=True)
+    finally:
+        shutil.rmtree(Paths(made / "state").runtime, ignore_errors=True)
 
 
 def configure(folder: Path, addresses: Addresses, now: datetime.datetime) -> Path:

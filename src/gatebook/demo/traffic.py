@@ -50,12 +50,12 @@ STEPS: Final = (
     Step("without a role", "GET", "/orders/1001", 403, "no_rule", "bob"),
     Step("… but of that tenant", "GET", "/orders/2001", 200, "rule", "bob", headers=_GLOBEX),
     Step("an API key reads", "GET", "/orders/1002", 200, "rule", PARTNER),
-    Step("a reader writes, forging a role", "POST", "/orders", 403, "no_rule", "alice", False, _FORGED, _ORDER),
+    Step("a reader writes, forged role", "POST", "/orders", 403, "no_rule", "alice", False, _FORGED, _ORDER),
     Step("an admin writes", "POST", "/orders", 201, "rule", "carol", body=_ORDER),
     Step("an unknown path", "GET", "/admin", 404, "no_route", "carol"),
     Step("another method", "DELETE", "/orders/1001", 405, "method_not_allowed", "carol"),
-    Step("a path to walk around rules", "GET", "/orders/..%2fadmin", 400, "path_not_canonical", "carol"),
-    Step("within a limit of 2 a minute", "GET", "/orders", 200, "rule", "alice"),
+    Step("a path to fool the rules", "GET", "/orders/..%2f1001", 400, "path_not_canonical", "carol"),
+    Step("within a limit, 2 a minute", "GET", "/orders", 200, "rule", "alice"),
     Step("within the limit", "GET", "/orders", 200, "rule", "alice"),
     Step("beyond it: throttled", "GET", "/orders", 429, "limit_exceeded", "alice"),
     Step("server-sent events", "GET", f"/events?count={EVENTS}", 200, "rule", "alice"),
@@ -76,7 +76,7 @@ def _remark(answer: httpx2.Response) -> str:
     if answer.headers.get("content-type", "").startswith("text/event-stream"):
         return f"{sum(1 for _ in httpx2.EventSource(answer))} events"
     answer.read()
-    for name in ("Retry-After", "Allow", "WWW-Authenticate"):
+    for name in ("Retry-After", "Allow"):
         if name in answer.headers:
             return f"{name}: {answer.headers[name]}"
     return ""
