@@ -19,6 +19,7 @@ from gatebook.identity.discovery import Discovery, Unusable
 from gatebook.identity.jwk import NONE, Keys
 
 REFETCH_S = 10.0
+SHORTEST_S = 1.0  # between two refreshes, whatever the configuration says
 RETRY_FIRST_S = 1.0
 RETRY_LONGEST_S = 15.0
 MAX_WAITING = 1024
@@ -70,12 +71,12 @@ class KeySource:
         if self._fetch is not None or asyncio.get_running_loop().time() - self._began_s >= REFETCH_S:
             self._waiting += 1
             try:
-                async with asyncio.timeout(timeout_s):
-                    await asyncio.shield(self._one_fetch())
-            except TimeoutError:
-                return False
+                # Unlike awaiting it, waiting for a task neither cancels it nor is cancelled with it.
+                _, unfinished = await asyncio.wait({self._one_fetch()}, timeout=timeout_s)
             finally:
                 self._waiting -= 1
+            if unfinished:
+                return False
         return not self._failures and self._clock() < self._good_until
 
     def _one_fetch(self) -> asyncio.Task[None]:
@@ -87,12 +88,12 @@ class KeySource:
 
     async def _refresh(self) -> None:
         while True:
-            await asyncio.shield(self._one_fetch())
+            await asyncio.wait({self._one_fetch()})
             await asyncio.sleep(self._pause_s())
 
     def _pause_s(self) -> float:
         """Spread a little, so that many guards do not ask at the same moment."""
-        pause_s = self.provider.jwks_refresh
+        pause_s = max(self.provider.jwks_refresh, SHORTEST_S)
         if self._failures:
             pause_s = min(pause_s, RETRY_LONGEST_S, RETRY_FIRST_S * 2 ** min(self._failures - 1, 10))
         return pause_s * random.uniform(0.9, 1.0)  # noqa: S311 - nothing secret hangs on it

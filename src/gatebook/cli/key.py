@@ -1,0 +1,185 @@
+"""`gatebook key …`: make, list and revoke API keys. What is done is on record before it takes effect.
+
+The logic is identity.api_key_file's; here a change becomes an `admin` record, and a key a line of text. The
+secret is printed by `create`, once, and is never in a record, a list or an error.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gatebook import record
+from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
+from gatebook.cli.report import harmless, note, say, say_json
+from gatebook.config.load import load
+from gatebook.config.model import ApiKeyProvider, Configuration
+from gatebook.config.value import parse_duration
+from gatebook.errors import ConfigError, Problem
+from gatebook.identity import api_key_file
+from gatebook.identity.api_key import ApiKey
+from gatebook.paths import Paths, check_private
+from gatebook.recorder.submit import submit
+
+_COLUMNS = ("id", "provider", "subject", "roles", "created", "expires", "state")
+
+
+def create(
+    identity: Annotated[str, typer.Option(help="The api_key provider of the configuration that it is for.")],
+    ttl: Annotated[str, typer.Option(help="How long it works, such as 12h or 90d.")],
+    roles: Annotated[str, typer.Option(help="Its roles, with commas between.")] = "",
+    subject: Annotated[
+        str | None, typer.Option(help="Whose it is: the name in the log. Default: the key's id.")
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Make an API key. It is shown once, and works within a second.
+
+    Only its SHA-256 is kept, so nobody can show it again: a lost key is revoked, and another made.
+
+    Example: `gatebook key create --identity partners --roles reader --ttl 90d`
+    """
+    configuration, path = _deployment(config)
+    header = _header(configuration, identity, config)
+    try:
+        ttl_s = parse_duration(ttl)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--ttl") from None
+    made = api_key_file.create(
+        path,
+        provider=identity,
+        roles=tuple(dict.fromkeys(filter(None, map(str.strip, roles.split(","))))),
+        subject=subject,
+        ttl_s=ttl_s,
+        now=time.time(),
+        random=secrets.token_bytes,
+        announce=_announce(configuration, "key.create"),
+    )
+    if as_json:
+        say_json({**_told(made.key), "key": made.text})
+        return
+    say(made.text)
+    note(
+        f"\nThis is key {made.key.id} of {identity}, until {_moment(made.key.expires)}. It is not shown again.\n"
+        f"Clients send it in the header {header}; `gatebook key revoke {made.key.id}` ends it."
+    )
+
+
+def list_keys(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """List all API keys, the latest last. Secrets are not among what is known of them.
+
+    Example: `gatebook key list --json | jq '.keys[] | select(.state == "active")'`
+    """
+    _, path = _deployment(config)
+    told = [_told(key) for key in api_key_file.read(path).keys]
+    if as_json:
+        say_json({"keys": told})
+        return
+    if not told:
+        note("There are no keys yet; `gatebook key create` makes one.")
+        return
+    table = Table(*_COLUMNS, box=box.SIMPLE_HEAD)
+    for key in told:
+        table.add_row(*(Text(harmless(_cell(key[name])), overflow="fold") for name in _COLUMNS))
+    # A pipe has no width, so nothing is folded for it.
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 1000, highlight=False).print(table)
+
+
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, or the key itself if it leaked.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """End an API key, for good and within a second.
+
+    Example: `gatebook key revoke k7m2qzyx`
+    """
+    configuration, path = _deployment(config)
+    # Of a whole key only the id is looked at, so that an error does not show the secret again.
+    wanted = key_id.removeprefix("gbk_")[:8] if key_id.startswith("gbk_") else key_id
+    key, done = api_key_file.revoke(path, wanted, now=time.time(), announce=_announce(configuration, "key.revoke"))
+    if as_json:
+        say_json({**_told(key), "changed": done})
+    elif done:
+        say(f"revoked {key.id} of {key.provider}; it opens nothing any more within a second")
+    else:
+        say(f"{key.id} of {key.provider} was revoked before, at {_moment(key.revoked)}; nothing was changed")
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, help="API keys: make, list and revoke them.")
+    group.command()(create)
+    group.command("list")(list_keys)
+    group.command()(revoke)
+    app.add_typer(group, name="key", rich_help_panel=SET_UP)
+
+
+def _deployment(config: Path) -> tuple[Configuration, Path]:
+    configuration = load(config)
+    paths = Paths(configuration.state_dir)
+    check_private(paths.state)
+    return configuration, paths.api_keys
+
+
+def _header(configuration: Configuration, name: str, config: Path) -> str:
+    """Where clients put keys of this provider. Raises ConfigError when it is none of API keys."""
+    known = {n: p for n, p in configuration.identity.items() if isinstance(p, ApiKeyProvider)}
+    if name in known:
+        return known[name].header
+    expected = f"one of {', '.join(sorted(known))}" if known else "one, such as `partners: {type: api_key}`"
+    what = (
+        f"{name} is no provider of API keys" if name in configuration.identity else f"no provider is called {name}"
+    )
+    raise ConfigError([Problem(str(config), 0, 0, "identity", what, expected)])
+
+
+def _announce(configuration: Configuration, action: str) -> Callable[[ApiKey], object]:
+    def announce(key: ApiKey) -> None:
+        detail = {
+            "id": key.id,
+            "provider": key.provider,
+            "roles": list(key.roles),
+            "expires_us": key.expires * 1_000_000,
+        }
+        actor = f"os:{os.getuid()}"
+        submit(
+            configuration,
+            [record.Admin(time_us=time.time_ns() // 1000, action=action, actor=actor, detail=detail)],
+        )
+
+    return announce
+
+
+def _told(key: ApiKey) -> dict[str, Any]:
+    """What may be shown: everything but the hash."""
+    return {
+        "id": key.id,
+        "provider": key.provider,
+        "subject": key.subject,
+        "roles": list(key.roles),
+        "created": _moment(key.created),
+        "expires": _moment(key.expires),
+        "revoked": None if key.revoked is None else _moment(key.revoked),
+        "state": key.state(time.time()),
+    }
+
+
+def _cell(value: object) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def _moment(seconds: int | None) -> str:
+    return datetime.datetime.fromtimestamp(seconds or 0, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
