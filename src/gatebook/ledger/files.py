@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from gatebook.errors import LedgerFull
+
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -101,3 +103,12 @@ class Files:
         self.rename(temporary, path)
         if durable:
             self.sync_folder(path.parent)
+
+
+def full(error: OSError) -> LedgerFull:
+    """What a refused operation means for the ledger, whichever it was."""
+    place = f"{error.filename}: " if error.filename else ""
+    return LedgerFull(
+        f"{place}{(error.strerror or str(error)).lower()}: the ledger could not be written, so nothing more is "
+        f"acknowledged; make room or replace the disk, then start again"
+    )

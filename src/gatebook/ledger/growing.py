@@ -10,12 +10,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gatebook.ledger.deks import Deks
 from gatebook.ledger.entry import Segment
 from gatebook.ledger.files import Files
-from gatebook.ledger.segment import Header, Keys, Place, clear_frame, encode_header, memo_frame, seal_frame
+from gatebook.ledger.keys import Recipient, wrap
+from gatebook.ledger.segment import (
+    NO_DEK,
+    Header,
+    Keys,
+    Place,
+    clear_frame,
+    derive,
+    encode_header,
+    memo_frame,
+    seal_frame,
+)
 
 MAX_RECORDS: Final = 65_536
 MAX_BYTES: Final = 64 << 20
@@ -158,3 +171,37 @@ class Growing:
     def close(self) -> None:
         """Give the descriptor back; syncs nothing."""
         self._files.close(self._descriptor)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Makes segments: where, for whom, and on whose clock and randomness."""
+
+    files: Files
+    folder: Path
+    deks: Deks
+    origin: str
+    recipients: Sequence[Recipient]
+    now_us: Callable[[], int]
+    random: Callable[[int], bytes]
+    compress: Compress
+
+    def now(self) -> int:
+        return max(0, self.now_us())
+
+    def header(self, first_index: int, *, sealed: bool) -> Header:
+        """A new segment's, never used before; `sealed`: it gets a key, and so can hold records."""
+        dek_id = self.random(16) if sealed else NO_DEK
+        origin = hashlib.sha256(self.origin.encode()).digest()
+        return Header(self.random(16), dek_id, first_index, self.now(), origin)
+
+    def begin(self, header: Header, snapshot: bytes, entries: Sequence[bytes]) -> Growing:
+        """The segment with its first frame, durable. Its DEK is durable before its file has a name."""
+        keys = None
+        if header.dek_id != NO_DEK:
+            dek = self.random(32)
+            self.deks.put(header.dek_id, [wrap(dek, header.dek_id, one) for one in self.recipients])
+            # A crash here leaves a DEK that no segment names, and nothing sealed with it.
+            keys = derive(dek)
+        path = self.folder / header.file_name
+        return Growing.begin(self.files, path, header, keys, self.compress, snapshot, entries)

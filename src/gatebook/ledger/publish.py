@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from gatebook.errors import LedgerError, LedgerFull, Tampered
-from gatebook.ledger.files import Files
+from gatebook.ledger.files import Files, full
 from gatebook.ledger.lock import Held, Promise, encode_promise, read_small
 from gatebook.ledger.note import Checkpoint, Signer, sign_note
 from gatebook.ledger.recovery import Base
@@ -127,10 +127,7 @@ class Publisher:
         try:
             yield
         except OSError as error:
-            self.failure = LedgerFull(
-                f"{error.filename or self._log}: {(error.strerror or str(error)).lower()}; nothing more is signed "
-                f"or acknowledged: make room or replace the disk, then start again"
-            )
+            self.failure = full(error)
             raise self.failure from error
         except LedgerError as error:
             self.failure = error

@@ -10,29 +10,28 @@ written in another.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import zstandard
 
 from gatebook.errors import LedgerError, LedgerFull
+from gatebook.ledger.boot import first_entries, make_cut, make_folder
 from gatebook.ledger.deks import Deks
 from gatebook.ledger.entry import PRODUCER, Boot, Entry, Loss, LossReason, Record, Segment, encode, encode_records
-from gatebook.ledger.files import Files
-from gatebook.ledger.growing import MAX_RECORDS, Compress, Growing
-from gatebook.ledger.keys import Recipient, wrap
+from gatebook.ledger.files import Files, full
+from gatebook.ledger.growing import MAX_RECORDS, Growing, Segments
+from gatebook.ledger.keys import Recipient
 from gatebook.ledger.lock import Held
 from gatebook.ledger.note import Signer, Verifier
 from gatebook.ledger.publish import Plan, Publisher
-from gatebook.ledger.recovery import Cut, Found, Recovered, entries_from, recover
+from gatebook.ledger.recovery import Recovered, entries_from, recover
 from gatebook.ledger.reserve import Reserve
-from gatebook.ledger.segment import MAX_PLAIN_BYTES, NO_DEK, Header, derive
+from gatebook.ledger.segment import MAX_PLAIN_BYTES
 from gatebook.ledger.tiles import Tiler
-from gatebook.ledger.tree import EMPTY_ROOT, leaf_hash
+from gatebook.ledger.tree import leaf_hash
 
 COMPRESSION_LEVEL: Final = 1
 RESERVE_BYTES: Final = 4 << 20
@@ -40,46 +39,12 @@ RESERVE_BYTES: Final = 4 << 20
 Memos = Sequence[tuple[int, bytes]]
 
 
-@dataclass(frozen=True)
-class _Segments:
-    """Makes segments: where, for whom, and on whose clock and randomness."""
-
-    files: Files
-    folder: Path
-    deks: Deks
-    origin: str
-    recipients: Sequence[Recipient]
-    now_us: Callable[[], int]
-    random: Callable[[int], bytes]
-    compress: Compress
-
-    def now(self) -> int:
-        return max(0, self.now_us())
-
-    def header(self, first_index: int, *, sealed: bool) -> Header:
-        """A new segment's, never used before; `sealed`: it gets a key, and so can hold records."""
-        dek_id = self.random(16) if sealed else NO_DEK
-        origin = hashlib.sha256(self.origin.encode()).digest()
-        return Header(self.random(16), dek_id, first_index, self.now(), origin)
-
-    def begin(self, header: Header, snapshot: bytes, entries: Sequence[bytes]) -> Growing:
-        """The segment with its first frame, durable. Its DEK is durable before its file has a name."""
-        keys = None
-        if header.dek_id != NO_DEK:
-            dek = self.random(32)
-            self.deks.put(header.dek_id, [wrap(dek, header.dek_id, one) for one in self.recipients])
-            # A crash here leaves a DEK that no segment names, and nothing sealed with it.
-            keys = derive(dek)
-        path = self.folder / header.file_name
-        return Growing.begin(self.files, path, header, keys, self.compress, snapshot, entries)
-
-
 class Writer:
     """Open with `Writer.open`. After a LedgerError every call raises one again, but `close`, which lets go."""
 
     def __init__(
         self,
-        segments: _Segments,
+        segments: Segments,
         held: Held,
         reserve: Reserve,
         publisher: Publisher,
@@ -126,29 +91,29 @@ class Writer:
         """
         files = files or Files()
         compress = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress
-        segments = _Segments(
+        segments = Segments(
             files, ledger / "segments", Deks(deks, files), signer.name, recipients, now_us, random, compress
         )
         try:
             for folder in (ledger, ledger / "log", ledger / "segments", deks):
-                _make_folder(files, folder)
+                make_folder(files, folder)
             held = Held(lock)
         except OSError as error:
-            raise _full(error) from error
+            raise full(error) from error
         try:
             found = recover(ledger, lock, Verifier.from_vkey(signer.vkey))
             reserve = Reserve(files, ledger / "reserve", reserve_bytes)
             reserve.make()
             publisher = Publisher(files, ledger, lock, signer, held, found.promise, segments.now)
-            _make_cut(files, found.recovered.cut)
+            make_cut(files, found.recovered.cut)
             tiler = publisher.rebuild(found.base, entries_from(found))
             restore(found.recovered.memos)
-            entries = _first_entries(found, random(16), boot_digest)
+            entries = first_entries(found, random(16), boot_digest)
             header = segments.header(tiler.size, sealed=True)
             first = segments.begin(header, snapshot(), entries)
         except OSError as error:
             held.release()
-            raise _full(error) from error
+            raise full(error) from error
         except BaseException:
             held.release()
             raise
@@ -285,7 +250,7 @@ class Writer:
         try:
             yield
         except OSError as error:
-            self._failure = _full(error)
+            self._failure = full(error)
             with contextlib.suppress(OSError, LedgerError):
                 self._say_last_words(attempted, unborn)
             raise self._failure from error
@@ -313,50 +278,3 @@ class Writer:
         with contextlib.suppress(OSError):
             self._segment.close()
         self._held.release()
-
-
-def _full(error: OSError) -> LedgerFull:
-    place = f"{error.filename}: " if error.filename else ""
-    return LedgerFull(
-        f"{place}{(error.strerror or str(error)).lower()}: the ledger could not be written, so nothing more is "
-        f"acknowledged; make room or replace the disk, then start again"
-    )
-
-
-def _make_folder(files: Files, folder: Path) -> None:
-    if not folder.is_dir():
-        files.make_folder(folder)
-        files.sync_folder(folder.parent)
-        # A crash before here: nothing is in it, and the next start makes it again.
-
-
-def _make_cut(files: Files, cut: Cut | None) -> None:
-    """The one thing that recovery takes away: a torn end that nobody was told of."""
-    if cut is None:
-        return
-    if not cut.torn.keep:
-        files.remove(cut.path)
-        files.sync_folder(cut.path.parent)
-        # A crash before here: the next start finds the segment still unborn, or gone.
-        return
-    descriptor = files.reopen(cut.path)
-    try:
-        files.truncate(descriptor, cut.torn.keep)
-        files.sync(descriptor)
-    finally:
-        files.close(descriptor)
-    # A crash before here: the next start finds the same torn end, or none, and then says nothing of a loss:
-    # none of it was acknowledged.
-
-
-def _first_entries(found: Found, boot_id: bytes, digest: bytes) -> list[bytes]:
-    """What a process's first frame says: the segment before, what was cut, and that it began."""
-    entries: list[Entry] = [found.last] if found.last else []
-    cut = found.recovered.cut
-    if cut is not None and cut.torn.lost is not None:
-        entries.append(Loss(PRODUCER, *cut.torn.lost, LossReason.TORN))
-    size, root = 0, EMPTY_ROOT
-    if found.promise is not None:
-        size, root = found.promise.checkpoint.size, found.promise.checkpoint.root
-    entries.append(Boot(boot_id, digest, size, root, found.recovered.clean))
-    return [encode(entry) for entry in entries]
