@@ -119,7 +119,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         upstream = Nginx(binary, folder, "upstream", 0)
         bare = Nginx(binary, folder, "bare", upstream.port, folder / "deployment" / "tls")
         started += [upstream, bare]
-        wide = {"requests_per_second": 1_000_000, "burst": 1_000_000, "connections": 100_000}
+        wide = {"requests_per_second": 1_000_000, "burst": 1_000_000, "connections": 60_000}
         deployment.configuration["gateway"] = {"flood": wide}
         deployment.configuration["upstreams"]["orders"] = {"url": f"http://127.0.0.1:{upstream.port}"}
         limit = {"name": "per-caller", "per": "identity", "rate": "1000000/second"}

@@ -223,7 +223,7 @@ class Flood(Model):
 
     requests_per_second: int = Field(default=1000, ge=1, description="requests per second of one client address")
     burst: int = Field(default=2000, ge=1, description="how many of them at once")
-    connections: int = Field(default=1000, ge=1, description="open connections of one client address")
+    connections: int = Field(default=1000, ge=1, le=65535, description="open connections of one client address")
 
 
 class Gateway(Model):
