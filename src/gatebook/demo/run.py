@@ -47,6 +47,7 @@ class Stage(NamedTuple):
     config: Path
     url: str
     issuer: str
+    key: str  # an API key of a partner who may read
     gateway: httpx2.Client
     console: Console
 
@@ -105,6 +106,7 @@ def _stage(place: Path, nowhere: str, children: Children, console: Console) -> I
     provider = children.start("demo OpenID provider", sys.executable, "-m", "gatebook.demo.provider")
     where = scene.Addresses(scene.free_address(), provider.address(), api.address(), nowhere)
     config = scene.configure(place, where, datetime.datetime.now(datetime.UTC))
+    key = _key(config)
     gatebook = children.start("gatebook", *GATEBOOK, "run", "-c", str(config))
     tls = ssl.create_default_context(cafile=str(place / "tls" / "ca.pem"))
     url = f"https://{where.listen}"
@@ -112,7 +114,7 @@ def _stage(place: Path, nowhere: str, children: Children, console: Console) -> I
         gatebook.until(lambda: _ready(gateway))
         console.print(f"\n  {url:<26} gatebook, over TLS, in front of\n  {where.api:<26} a demo API, and behind")
         console.print(f"  {where.issuer:<26} a demo OpenID provider, for demonstrations only\n")
-        yield Stage(config, url, where.issuer, gateway, console)
+        yield Stage(config, url, where.issuer, key, gateway, console)
 
 
 def _ready(gateway: httpx2.Client) -> bool:
@@ -130,8 +132,7 @@ def _stay(children: Children) -> None:
 
 # -- the play -------------------------------------------------------------------------------------------
 def _play(stage: Stage) -> list[traffic.Sent]:
-    key = _key(stage)
-    sent = [traffic.send(stage.gateway, step, _credential(stage, step, key)) for step in traffic.STEPS]
+    sent = [traffic.send(stage.gateway, step, _credential(stage, step)) for step in traffic.STEPS]
     stage.console.print(_table(sent))
     _expect(traffic.differences(sent))
     _expect(_until_on_record(stage, sent))
@@ -142,17 +143,17 @@ def _play(stage: Stage) -> list[traffic.Sent]:
     return sent
 
 
-def _key(stage: Stage) -> str:
-    """An API key of a partner who may read."""
-    made = _ask(stage, "key", "create", "--identity", "partners", "--roles", "reader", "--ttl", "1h")
-    return str(json.loads(made)["key"])
+def _key(config: Path) -> str:
+    """Made before gatebook runs, so that its guards know it from the beginning."""
+    options = ("--identity", "partners", "--roles", "reader", "--subject", "a-partner", "--ttl", "1h")
+    return str(json.loads(_ask(config, "key", "create", *options))["key"])
 
 
-def _credential(stage: Stage, step: traffic.Step, key: str) -> Mapping[str, str]:
+def _credential(stage: Stage, step: traffic.Step) -> Mapping[str, str]:
     if not step.caller:
         return {}
     if step.caller == traffic.PARTNER:
-        return {"X-API-Key": key}
+        return {"X-API-Key": stage.key}
     answer = httpx2.post(
         f"{stage.issuer}/token",
         auth=(step.caller, CLIENTS[step.caller].secret),
@@ -184,16 +185,16 @@ def _until_on_record(stage: Stage, sent: list[traffic.Sent]) -> list[str]:
     """Outcomes come a moment after their answers; returns what is still amiss when TIMEOUT_S is over."""
     end = time.monotonic() + TIMEOUT_S
     while True:
-        records = [json.loads(line) for line in _ask(stage, "log", "--limit", "1000").splitlines()]
+        records = [json.loads(line) for line in _ask(stage.config, "log", "--limit", "1000").splitlines()]
         differences = traffic.on_record(sent, records)
         if not differences or time.monotonic() > end:
             return differences
         time.sleep(_POLL_S)
 
 
-def _ask(stage: Stage, *command: str) -> str:
+def _ask(config: Path, *command: str) -> str:
     """What a command of gatebook's says in JSON."""
-    argv = [*GATEBOOK, *command, "--json", "-c", str(stage.config)]
+    argv = [*GATEBOOK, *command, "--json", "-c", str(config)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)  # noqa: S603
     if done.returncode:
         raise GatebookError(f"`gatebook {command[0]}` ended with {done.returncode}: {done.stdout}{done.stderr}")
