@@ -140,7 +140,7 @@ def test_mark_names_key_name_and_algorithm() -> None:
 
 @given(
     st.recursive(
-        st.none() | st.text() | st.integers(),
+        st.none() | st.text() | st.integers(-(2**60), 2**60),
         lambda v: (
             st.lists(v)
             | st.dictionaries(

@@ -1,0 +1,249 @@
+"""What a token says: times, audience, kind, persons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.identity.mint import ABSENT, AUDIENCE, NOW, claims, oidc
+
+from gatebook.config.model import OIDCProvider
+from gatebook.identity.claims import check_type, identify
+from gatebook.identity.jws import Unfit
+from gatebook.identity.types import Identity
+
+SKEW = 30.0
+TTL = 3600.0
+
+
+def judge(said: dict[str, Any], provider: OIDCProvider | None = None, now: float = NOW) -> Identity | str:
+    try:
+        return identify(said, "staff", oidc() if provider is None else provider, bytes(32), now)
+    except Unfit as error:
+        return error.reason
+
+
+def accepted(said: dict[str, Any], provider: OIDCProvider | None = None) -> Identity:
+    found = judge(said, provider)
+    assert isinstance(found, Identity), found
+    return found
+
+
+# -- times ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"exp": ABSENT}, "token_claims"),
+        ({"exp": None}, "token_claims"),
+        ({"exp": "2030-01-01"}, "token_claims"),
+        ({"exp": str(int(NOW) + 300)}, "token_claims"),
+        ({"exp": True}, "token_claims"),
+        ({"exp": [NOW + 300]}, "token_claims"),
+        ({"exp": -1}, "token_expired"),
+        ({"exp": 0}, "token_expired"),
+        ({"exp": NOW - SKEW}, "token_expired"),
+        ({"nbf": NOW + SKEW + 1}, "token_not_yet_valid"),
+        ({"nbf": "0"}, "token_claims"),
+        ({"nbf": None}, "token_claims"),
+        ({"nbf": False}, "token_claims"),
+        ({"iat": NOW + SKEW + 1}, "token_not_yet_valid"),
+        ({"iat": "0"}, "token_claims"),
+        ({"iat": None}, "token_claims"),
+        ({"iat": NOW - TTL - SKEW}, "token_too_old"),
+        ({"iat": 0, "exp": 2**63 - 1}, "token_too_old"),
+        ({"iat": -1}, "token_too_old"),
+        ({"iat": ABSENT, "exp": NOW + TTL + SKEW + 1}, "token_too_old"),
+        ({"iat": ABSENT, "exp": 2**63 - 1}, "token_too_old"),
+    ],
+)
+def test_time_that_does_not_hold_is_refused(changed: dict[str, Any], reason: str) -> None:
+    assert judge(claims(**changed)) == reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "until"),
+    [
+        ({}, NOW + 300 + SKEW),
+        ({"exp": NOW + 299.5}, NOW + 299.5 + SKEW),
+        ({"exp": NOW - SKEW + 1}, NOW + 1),
+        ({"nbf": NOW + SKEW, "iat": NOW + SKEW}, NOW + 300 + SKEW),
+        ({"exp": 2**63 - 1}, NOW - 10 + TTL + SKEW),
+        ({"iat": NOW - TTL - SKEW + 1}, NOW + 1),
+        ({"iat": ABSENT}, NOW + 300 + SKEW),
+        ({"iat": ABSENT, "exp": NOW + TTL + SKEW}, NOW + TTL + 2 * SKEW),
+    ],
+)
+def test_time_that_holds_and_until_when(changed: dict[str, Any], until: float) -> None:
+    assert accepted(claims(**changed)).expires_at == until
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.none() | st.floats(-1e6, 1e6), st.floats(1, 1e6))
+def test_expires_at_is_when_the_answer_turns(exp: float, iat: float, nbf: float | None, ttl: float) -> None:
+    """Else a cached token would live longer, or shorter, than one that is verified anew."""
+    said = claims(exp=NOW + exp, iat=NOW + iat, nbf=ABSENT if nbf is None else NOW + nbf)
+    provider = oidc(max_ttl=ttl)
+    found = judge(said, provider)
+    if isinstance(found, Identity):
+        assert found.expires_at > NOW
+        assert judge(said, provider, found.expires_at) in ("token_expired", "token_too_old")
+        assert isinstance(judge(said, provider, max(NOW, found.expires_at - 1)), Identity)
+
+
+def test_clock_skew_and_ttl_are_the_configuration_s() -> None:
+    strict = oidc(clock_skew=0.001, max_ttl=60)
+    assert judge(claims(exp=NOW - 1), strict) == "token_expired"
+    assert judge(claims(nbf=NOW + 1), strict) == "token_not_yet_valid"
+    assert judge(claims(iat=NOW - 61), strict) == "token_too_old"
+
+
+# -- audience ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "aud",
+    [
+        ABSENT,
+        None,
+        "",
+        "orders",
+        "orders-api ",
+        "ORDERS-API",
+        [],
+        ["other"],
+        [AUDIENCE, 5],
+        [[AUDIENCE]],
+        {AUDIENCE: 1},
+        5,
+        True,
+        f"{AUDIENCE},other",
+        f"{AUDIENCE} other",
+    ],
+)
+def test_audience_that_is_not_ours_is_refused(aud: object) -> None:
+    assert judge(claims(aud=aud)) == "token_audience"
+
+
+@pytest.mark.parametrize("aud", [AUDIENCE, [AUDIENCE], ["other", AUDIENCE], "second"])
+def test_audience_may_be_one_or_among_several(aud: object) -> None:
+    accepted(claims(aud=aud), oidc(audience=[AUDIENCE, "second"]))
+
+
+# -- kind -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "JWT", "jwt", "application/at+jwt"])
+def test_access_token_s_type_is_taken(typ: str) -> None:
+    check_type({"typ": typ}, claims())
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"typ": "dpop+jwt"}, {}),
+        ({"typ": "logout+jwt"}, {}),
+        ({"typ": "secevent+jwt"}, {}),
+        ({"typ": "id+jwt"}, {}),
+        ({"typ": "oauth-authz-req+jwt"}, {}),
+        ({"typ": "JWE"}, {}),
+        ({"typ": ""}, {}),
+        ({"typ": None}, {}),
+        ({"typ": ["JWT"]}, {}),
+        ({"typ": "JWT "}, {}),
+        ({"typ": "at+jwt\n"}, {}),
+        ({}, {"nonce": "n"}),
+        ({}, {"nonce": None}),
+        ({}, {"at_hash": "x"}),
+        ({}, {"c_hash": "x"}),
+        ({}, {"s_hash": "x"}),
+        ({}, {"events": {"http://schemas.openid.net/event/backchannel-logout": {}}}),
+        ({"typ": "JWT"}, {"typ": "ID"}),
+        ({"typ": "JWT"}, {"typ": "Refresh"}),
+        ({"typ": "JWT"}, {"token_use": "id"}),
+        ({"typ": "JWT"}, {"token_use": ["access"]}),
+    ],
+)
+def test_token_for_another_purpose_is_refused(header: dict[str, Any], said: dict[str, Any]) -> None:
+    with pytest.raises(Unfit, match="token_type"):
+        check_type(header, claims(**said))
+
+
+def test_access_tokens_of_keycloak_and_cognito_pass() -> None:
+    check_type({"typ": "JWT"}, claims(typ="Bearer"))
+    check_type({}, claims(token_use="access"))
+
+
+@pytest.mark.parametrize("cnf", [{"jkt": "x"}, {"x5t#S256": "x"}, {}, None])
+def test_token_bound_to_a_proof_is_refused_without_it(cnf: object) -> None:
+    assert judge(claims(cnf=cnf)) == "token_claims"
+
+
+# -- persons ----------------------------------------------------------------------------------------------
+BAD_NAMES: list[Any] = [
+    None,
+    "",
+    " ",
+    5,
+    True,
+    ["alice"],
+    {"a": 1},
+    "a" * 513,
+    "alice\r\nGatebook-Roles: admin",
+    "alice\u0000",
+    " alice",
+    "alice ",
+    "ali\u202ece",
+    "a\u00a0b",
+    "a\tb",
+]
+
+
+@pytest.mark.parametrize("sub", [ABSENT, *BAD_NAMES])
+def test_subject_that_is_no_name_is_refused(sub: object) -> None:
+    assert judge(claims(sub=sub)) == "token_claims"
+
+
+@pytest.mark.parametrize("name", [bad for bad in BAD_NAMES if bad is not None])
+@pytest.mark.parametrize("claim", ["roles", "groups", "client_id"])
+def test_name_in_any_claim_that_is_none_refuses_the_token(claim: str, name: object) -> None:
+    if isinstance(name, list) and claim != "client_id":
+        name = [name]
+    assert judge(claims(**{claim: name})) == "token_claims"
+    if claim != "client_id":
+        assert judge(claims(**{claim: ["good", name]})) == "token_claims"
+
+
+def test_roles_groups_scopes_and_client() -> None:
+    found = accepted(claims(roles=["reader", "admin"], groups=["a", "b"], scope="read  write", client_id="web"))
+    assert (found.roles, found.groups, found.scopes) == (("reader", "admin"), ("a", "b"), ("read", "write"))
+    assert found.client == "web"
+
+
+def test_what_is_not_said_is_empty() -> None:
+    found = accepted(claims(roles=ABSENT, client_id=ABSENT))
+    assert (found.roles, found.groups, found.scopes, found.client) == ((), (), (), None)
+
+
+def test_one_role_as_text_is_one_role() -> None:
+    assert accepted(claims(roles="reader admin")).roles == ("reader admin",)
+    assert accepted(claims(scope=["read", "write"])).scopes == ("read", "write")
+
+
+@pytest.mark.parametrize("scope", [5, {"read": True}, ["read", 5], True])
+def test_scope_of_another_type_refuses_the_token(scope: object) -> None:
+    assert judge(claims(scope=scope)) == "token_claims"
+
+
+def test_claim_inside_another_is_found_by_its_path() -> None:
+    keycloak = oidc(roles_claim="realm_access.roles")
+    assert accepted(claims(realm_access={"roles": ["reader"]}), keycloak).roles == ("reader",)
+    assert accepted(claims(realm_access={}), keycloak).roles == ()
+    assert accepted(claims(realm_access="roles"), keycloak).roles == ()
+
+
+def test_claim_with_dots_in_its_own_name_comes_first() -> None:
+    auth0 = oidc(roles_claim="https://acme.example/roles")
+    said = claims(**{"https://acme.example/roles": ["reader"], "https://acme": {"example/roles": ["admin"]}})
+    assert accepted(said, auth0).roles == ("reader",)
+    assert accepted(claims(**{"a.b": None, "a": {"b": ["admin"]}}), oidc(roles_claim="a.b")).roles == ()
+
+
+def test_claims_are_handed_on_for_conditions() -> None:
+    assert accepted(claims(tenant="acme")).claims["tenant"] == "acme"
