@@ -98,8 +98,8 @@ class Publisher:
             self._make_folders(path.parent)
             self._files.store(path, data, durable=False)
 
-    def rebuild(self, base: Base, batches: Iterable[list[bytes]]) -> Tiler:
-        """The tree over all entries from `base` on, its tiles written again as far as they may not be on disk.
+    def rebuild(self, base: Base, size: int, batches: Iterable[list[bytes]]) -> Tiler:
+        """The tree over all `size` entries, `batches` being those from `base` on, and their tiles written again.
 
         Call before anything is published. Whoever holds the last checkpoint finds its partial tiles again.
         """
@@ -107,7 +107,8 @@ class Publisher:
             self._durable = base.size
             promised = self.promise.checkpoint.size if self.promise else 0
             tiler = Tiler.resumed(base.size, base.levels)
-            self._remove_partial(base.size, max(promised, base.size), unfinished=True)
+            # Partial tiles above the watermark may be torn, also those of a checkpoint that was never signed.
+            self._remove_partial(base.size, size, unfinished=True)
             # A crash from here on: some tiles above the watermark are missing, and are written again.
             for entries in batches:
                 upto = max(0, promised - tiler.size)

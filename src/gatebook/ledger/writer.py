@@ -106,7 +106,7 @@ class Writer:
             reserve.make()
             publisher = Publisher(files, ledger, lock, signer, held, found.promise, segments.now)
             make_cut(files, found.recovered.cut)
-            tiler = publisher.rebuild(found.base, entries_from(found))
+            tiler = publisher.rebuild(found.base, found.recovered.size, entries_from(found))
             restore(found.recovered.memos)
             entries = first_entries(found, random(16), boot_digest)
             header = segments.header(tiler.size, sealed=True)
