@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gatebook import ownlog
 from gatebook.cli.option import DEFAULT_CONFIG, RUN, ConfigPath, Json
 from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.config.load import load
@@ -27,7 +26,6 @@ def run(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
     Example: `gatebook run -c /etc/gatebook/gatebook.yaml`
     """
-    ownlog.configure("supervisor")
     service.run(config)
 
 

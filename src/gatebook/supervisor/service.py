@@ -22,7 +22,7 @@ from typing import Any
 import httpx2
 import structlog
 
-from gatebook import wire
+from gatebook import ownlog, wire
 from gatebook.config import effective
 from gatebook.config.model import Configuration
 from gatebook.errors import ConfigError, EnvironmentFault, RecorderUnavailable
@@ -221,6 +221,7 @@ def _accepts(host: str, port: int) -> bool:
 
 def run(config: Path) -> None:
     """Blocks until it is stopped. Raises ConfigError, EnvironmentFault."""
+    ownlog.configure("supervisor")
     configuration = checked(config)
     paths = Paths(configuration.state_dir)
     check_private(paths.state)
