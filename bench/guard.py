@@ -1,0 +1,229 @@
+"""Requests per second and CPU per request of the guard alone, between a stand-in for nginx and one for the recorder.
+
+    python -m bench.guard [--seconds 5] [--rounds 3] [--connections 64] [--credential token|key] [--profile]
+
+Kept connections send what nginx sends: its own fields, then a client's six with a bearer token (or an API key),
+for changing callers, paths and addresses. The recorder's twin acknowledges each batch after --sync-us, as a disk
+would. CPU is user and system time of the guard's process from /proc, divided by the requests of the round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import random
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from tests.e2e.issuer import Issuer
+from tests.guard.place import Place, Process, route
+from tests.guard.twin import Twin, until
+
+from gatebook import wire
+from gatebook.wire import TO_GUARD
+
+TICKS = os.sysconf("SC_CLK_TCK")
+CALLERS = 32
+REQUESTS = 4096  # prepared, and sent over and over
+
+
+class SlowTwin(Twin):
+    """Acknowledges all that has come in `sync_s` at once, and keeps nothing but the count."""
+
+    def __init__(self, path: Path, sync_s: float) -> None:
+        super().__init__(path)
+        self._sync_s = sync_s
+        self._size = 0
+        self.batches = 0
+        self._due: list[Any] = []
+
+    def honestly(self, message: wire.Message) -> wire.Reply:
+        if isinstance(message, wire.Append):
+            first = self._size
+            self._size += len(message.items)
+            self.batches += 1
+            return wire.Appended(first)
+        return super().honestly(message)
+
+    def heard(self, connection: Any, message: wire.Message) -> None:
+        if not self._due:
+            asyncio.get_running_loop().call_later(self._sync_s, self._sync)
+        self._due.append((connection, message))
+
+    def _sync(self) -> None:
+        due, self._due = self._due, []
+        for connection, message in due:
+            self._answer(connection, message)
+
+
+class Caller(asyncio.Protocol):
+    """One connection of nginx's: a request, its answer, the next."""
+
+    def __init__(self, requests: Iterator[bytes], counts: dict[bytes, int]) -> None:
+        self._requests = requests
+        self._counts = counts
+        self.going = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+        self._transport.write(next(self._requests))
+
+    def data_received(self, data: bytes) -> None:
+        status = data[9:12]
+        self._counts[status] = self._counts.get(status, 0) + 1
+        if self.going:
+            self._transport.write(next(self._requests))
+
+
+def requests(credentials: list[bytes]) -> Iterator[bytes]:
+    chosen = random.Random(7)
+    prepared = [_request(chosen, credentials[number % len(credentials)], number) for number in range(REQUESTS)]
+    return itertools.cycle(prepared)
+
+
+def _request(chosen: random.Random, credential: bytes, number: int) -> bytes:
+    told = {
+        "Gatebook-Request-Id": f"{chosen.getrandbits(128):032x}",
+        "Gatebook-Method": "GET",
+        "Gatebook-Uri": f"/orders/{chosen.randrange(100000)}?page=2",
+        "Gatebook-Host": "api.acme.example:8443",
+        "Gatebook-Protocol": "HTTP/1.1",
+        "Gatebook-Address": f"192.0.{chosen.randrange(4)}.{chosen.randrange(256)}",
+        "Gatebook-Port": str(chosen.randrange(1024, 65536)),
+        "Gatebook-Tls": "TLSv1.3",
+        "Gatebook-Cipher": "TLS_AES_256_GCM_SHA384",
+        "Gatebook-Group": "X25519MLKEM768",
+        "Gatebook-Sni": "api.acme.example",
+        "Gatebook-Connection": str(chosen.randrange(1, 500)),
+        "Gatebook-Connection-Request": str(number + 1),
+        "Gatebook-Worker": "4711",
+    }
+    assert told.keys() == TO_GUARD.keys()
+    forwarded = {
+        "X-Forwarded-For": told["Gatebook-Address"],
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": told["Gatebook-Host"],
+        "X-Forwarded-Port": "8443",
+    }
+    client = {
+        "User-Agent": "orders-client/2.4 (python 3.12; linux)",
+        "Accept": "application/json",
+        "Accept-Encoding": "gzip, deflate, br",
+        "X-Tenant": "acme",
+        "traceparent": f"00-{chosen.getrandbits(128):032x}-{chosen.getrandbits(64):016x}-01",
+    }
+    lines = [f"{name}: {value}" for name, value in {"Host": "guard", **forwarded, **told, **client}.items()]
+    return "\r\n".join(["GET /decide HTTP/1.1", *lines]).encode() + b"\r\n" + credential + b"\r\n\r\n"
+
+
+def cpu_s(pid: int) -> tuple[float, float]:
+    """User and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) / TICKS, int(fields[12]) / TICKS
+
+
+async def one_round(
+    place: Place, guard: Process, twin: SlowTwin, arguments: argparse.Namespace
+) -> dict[str, float]:
+    loop = asyncio.get_running_loop()
+    counts: dict[bytes, int] = {}
+    source = requests(arguments.credentials)
+    made = [
+        await loop.create_unix_connection(lambda: Caller(source, counts), str(guard.path))
+        for _ in range(arguments.connections)
+    ]
+    await asyncio.sleep(0.3)
+    counts.clear()
+    batches, before, began = twin.batches, cpu_s(guard.pid), loop.time()
+    await asyncio.sleep(arguments.seconds)
+    took, after, done = loop.time() - began, cpu_s(guard.pid), dict(counts)
+    for transport, caller in made:
+        caller.going = False
+        transport.close()
+    total = sum(done.values())
+    assert set(done) == {b"204"}, done
+    user, system = (b - a for a, b in zip(before, after, strict=True))
+    return {
+        "requests_per_s": total / took,
+        "user_us": user / total * 1e6,
+        "system_us": system / total * 1e6,
+        "per_batch": total / max(1, twin.batches - batches),
+    }
+
+
+async def measure(place: Place, arguments: argparse.Namespace) -> list[dict[str, float]]:
+    twin = SlowTwin(place.paths.recorder_socket, arguments.sync_us / 1e6)
+    await twin.start()
+    guard = Process(place)
+    loop = asyncio.get_running_loop()
+    profiler: subprocess.Popen[bytes] | None = None
+    try:
+        await until(lambda: guard.path.exists(), "the guard's socket")
+        while not await loop.run_in_executor(None, guard.is_ready):
+            await asyncio.sleep(0.01)
+        if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(guard.pid, cores[:1])
+            os.sched_setaffinity(0, cores[1:])
+        await one_round(place, guard, twin, argparse.Namespace(**{**vars(arguments), "seconds": 1}))
+        if arguments.perf:
+            command = ["perf", "record", "-q", "-g", "-o", arguments.perf, "-p", str(guard.pid)]
+            profiler = subprocess.Popen(command)
+        found = [await one_round(place, guard, twin, arguments) for _ in range(arguments.rounds)]
+    finally:
+        if profiler is not None:
+            profiler.terminate()
+            profiler.wait()
+        guard.close()
+        twin.die()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--sync-us", type=float, default=300, help="how long the twin's disk takes")
+    parser.add_argument("--credential", choices=["token", "key"], default="token")
+    parser.add_argument("--perf", default="", help="a file for `perf record`")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="gatebook-bench-") as folder:
+        Path(folder).chmod(0o700)
+        issuer = Issuer()
+        limit = {"name": "per-caller", "per": "identity", "rate": "1000000/second"}
+        providers = {
+            "staff": {"type": "oidc", "issuer": issuer.url, "audience": ["orders-api"]},
+            "partners": {"type": "api_key"},
+        }
+        routes = [route("read-order", "/orders/{order_id}", identity=["staff", "partners"], limits=[limit])]
+        place = Place(Path(folder), identity=providers, routes=routes)
+        try:
+            if arguments.credential == "token":
+                tokens = [issuer.token(f"user-{number}", roles=["reader"]) for number in range(CALLERS)]
+                arguments.credentials = [b"Authorization: Bearer " + token.encode() for token in tokens]
+            else:
+                keys = [place.api_key("reader") for _ in range(CALLERS)]
+                arguments.credentials = [b"X-API-Key: " + key.encode() for key in keys]
+            found = uvloop.run(measure(place, arguments))
+        finally:
+            place.close()
+            issuer.stop()
+    median = {key: statistics.median(each[key] for each in found) for key in found[0]}
+    cpu = [each["user_us"] + each["system_us"] for each in found]
+    print(f"{median['requests_per_s']:.0f} requests/s, {median['per_batch']:.1f} to a batch")
+    print(
+        f"guard: {statistics.median(cpu):.1f} us a request ({median['user_us']:.1f} user, "
+        f"{median['system_us']:.1f} system); rounds {', '.join(f'{each:.1f}' for each in cpu)}"
+    )
+
+
+if __name__ == "__main__":
+    main()
