@@ -554,6 +554,23 @@ def test_frame_that_is_being_written_is_no_finding_at_any_length(tmp_path: Path)
         assert check(forge).findings == [], f"{end - len(before)} bytes of the new frame"
 
 
+def test_bad_frame_beyond_the_checkpoint_is_a_finding_only_if_it_had_been_synced(tmp_path: Path) -> None:
+    forge = Forge(tmp_path)
+    forge.boot()
+    forge.publish()
+    at = forge.path.stat().st_size
+    forge.records(b"one")
+    middle = forge.path.stat().st_size
+    forge.records(b"two")
+    flip(forge.path, at + 50)
+    assert check(forge).findings == []  # a crash may keep the second frame and tear the first
+    forge.memo(b"counts the frames before it as synced")
+    level, kind, place = one(check(forge))
+    assert (level, kind) == (1, "damaged")
+    assert f"byte {at}" in place
+    assert middle > at
+
+
 def test_segment_that_is_being_made_is_no_finding(forge: Forge) -> None:
     whole = forge.path.read_bytes()
     path = forge.ledger / "segments" / f"{10:016x}-00000000.gbseg"

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 from gatebook.errors import Damaged
 from gatebook.ledger import segment
 from gatebook.ledger.segment import Clear, Frame, FrameError, Header, Memo, Place, Sealed
+from gatebook.ledger.torn import torn_from
 from gatebook.ledger.verify.public import Missing, read_file
 from gatebook.ledger.verify.report import Report, entries
 
@@ -192,7 +193,7 @@ class Store:
             except FrameError as error:
                 info.whole = False
                 following = resume(view, error.place, effort)
-                if self._tolerable(error, following, is_last=is_last):
+                if is_last and error.place.first_index >= self._size and _as_a_crash_leaves_it(view, error.place):
                     rest = len(view) - error.place.offset
                     self._report.note(
                         f"segments/{info.path.name}: {rest} bytes beyond the checkpoint are no whole frame: "
@@ -204,9 +205,6 @@ class Store:
                     return
                 effort -= following.offset - error.place.offset
                 place = following
-
-    def _tolerable(self, error: FrameError, following: Place | None, *, is_last: bool) -> bool:
-        return is_last and error.place.first_index >= self._size and following is None
 
     def _bad_frame(self, info: SegmentInfo, view: memoryview, error: FrameError, following: Place | None) -> None:
         place = error.place
@@ -224,6 +222,15 @@ class Store:
             if following is None
             else f"{lost} cannot be read here",
         )
+
+
+def _as_a_crash_leaves_it(view: memoryview, place: Place) -> bool:
+    """Whether no memo behind the bad frame vouches that it had been synced."""
+    try:
+        torn_from(view, place)
+    except Damaged:
+        return False
+    return True
 
 
 def _claims_less(path: Path, size: int) -> bool:
