@@ -1,4 +1,4 @@
-"""Requests per second and CPU per request of the guard alone, between a stand-in for nginx and one for the recorder.
+"""Requests per second and CPU per request of the guard alone, between stand-ins for nginx and the recorder.
 
     python -m bench.guard [--seconds 5] [--rounds 3] [--connections 64] [--credential token|key] [--profile]
 
@@ -129,9 +129,7 @@ def cpu_s(pid: int) -> tuple[float, float]:
     return int(fields[11]) / TICKS, int(fields[12]) / TICKS
 
 
-async def one_round(
-    place: Place, guard: Process, twin: SlowTwin, arguments: argparse.Namespace
-) -> dict[str, float]:
+async def one_round(guard: Process, twin: SlowTwin, arguments: argparse.Namespace) -> dict[str, float]:
     loop = asyncio.get_running_loop()
     counts: dict[bytes, int] = {}
     source = requests(arguments.credentials)
@@ -172,11 +170,11 @@ async def measure(place: Place, arguments: argparse.Namespace) -> list[dict[str,
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(guard.pid, cores[:1])
             os.sched_setaffinity(0, cores[1:])
-        await one_round(place, guard, twin, argparse.Namespace(**{**vars(arguments), "seconds": 1}))
+        await one_round(guard, twin, argparse.Namespace(**{**vars(arguments), "seconds": 1}))
         if arguments.perf:
             command = ["perf", "record", "-q", "-g", "-o", arguments.perf, "-p", str(guard.pid)]
             profiler = subprocess.Popen(command)
-        found = [await one_round(place, guard, twin, arguments) for _ in range(arguments.rounds)]
+        found = [await one_round(guard, twin, arguments) for _ in range(arguments.rounds)]
     finally:
         if profiler is not None:
             profiler.terminate()

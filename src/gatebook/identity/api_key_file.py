@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import stat
 import tempfile
 import time
@@ -22,7 +23,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from gatebook.errors import EnvironmentFault, GatebookError
-from gatebook.identity.api_key import ApiKey, make_id, make_text
+from gatebook.identity.api_key import ID, ApiKey, make_id, make_text
 from gatebook.identity.strict import parse_object
 
 MAX_BYTES = 16 << 20
@@ -64,13 +65,15 @@ def read(path: Path) -> Content:
     except OSError as error:
         why = "is a link" if path.is_symlink() else (error.strerror or str(error)).lower()
         raise EnvironmentFault(f"{path}: cannot be read: {why}") from None
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         found = os.fstat(descriptor)
         _check_private(path, found)
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
             data = stream.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise EnvironmentFault(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+    finally:
+        os.close(descriptor)
     return Content(_parse(path, data), Signature.of(found))
 
 
@@ -151,11 +154,13 @@ def create(
 
 def revoke(path: Path, key_id: str, *, now: float, announce: Announce) -> tuple[ApiKey, bool]:
     """The key, and whether this call revoked it (else it was revoked before). Raises GatebookError."""
+    if not re.fullmatch(ID, key_id):  # it may be a secret with a slip in it: not to be shown
+        raise GatebookError("that is no key's id; `gatebook key list` shows them all")
     with _lock(path):
         keys = read(path).keys
         found = next((key for key in keys if key.id == key_id), None)
         if found is None:
-            raise GatebookError(f"there is no key {key_id!r}; `gatebook key list` shows them all")
+            raise GatebookError(f"there is no key {key_id}; `gatebook key list` shows them all")
         if found.revoked is not None:
             return found, False
         gone = msgspec.structs.replace(found, revoked=int(now))

@@ -89,6 +89,8 @@ class Writer:
         `restore` gets the recovered memos before `snapshot` is asked for the first time. Raises LedgerBusy,
         Tampered or Damaged, nothing having been changed; or LedgerFull.
         """
+        if not recipients:
+            raise ValueError("there is no recipient: nobody could ever read what is sealed")
         files = files or Files()
         compress = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress
         segments = Segments(
