@@ -7,7 +7,6 @@ imports this package.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import sys
@@ -53,8 +52,7 @@ def _gatebook(
 
 def _register() -> None:
     for name in ("init", "check", "config", "key", "run", "demo", "log", "show", "verify", "version"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(f"gatebook.cli.{name}").register(app)
+        importlib.import_module(f"gatebook.cli.{name}").register(app)
 
 
 _register()

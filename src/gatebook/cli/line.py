@@ -1,0 +1,106 @@
+"""Access records as lines of text: one each, in columns, for a terminal. Pure.
+
+In: what `access` found. Out: text that a terminal may show: whatever a client sent is made harmless here.
+Columns keep their width while lines stream; what is longer moves its own line only. Never hides a record.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Final
+
+from gatebook.access.found import Access, Event, Found, Strange
+from gatebook.cli.report import harmless
+
+HEADINGS: Final = ("TIME (UTC)", "ENTRY", "STATUS", "WHO", "REQUEST", "VERDICT", "MS")
+_WIDEST: Final = (23, 12, 6, 28, 44, 44, 9)
+_RIGHT: Final = frozenset({1, 6})
+SHORT_PSEUDONYM: Final = 8
+
+
+def moment(time_us: int) -> str:
+    """`2026-11-24 20:26:01.123`; what no calendar holds stays a number."""
+    try:
+        found = datetime.datetime.fromtimestamp(time_us // 1000 / 1000, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return str(time_us)
+    return found.strftime("%Y-%m-%d %H:%M:%S.") + f"{time_us // 1000 % 1000:03d}"
+
+
+def cells(found: Found) -> tuple[str, ...]:
+    """One text a column, harmless."""
+    if isinstance(found, Access):
+        made = _access(found)
+    elif isinstance(found, Event):
+        event = found.record
+        what = event.action if hasattr(event, "action") else event.event
+        who = event.actor if hasattr(event, "actor") else "gatebook"
+        said = " ".join(f"{key}={value}" for key, value in event.detail.items())
+        made = (moment(event.time_us), str(found.index), "", who, what, said, "")
+    else:
+        made = ("", str(found.index), "", "", "unreadable", found.why, "")
+    return tuple(harmless(text).replace("\n", "\\n") for text in made)
+
+
+def _access(found: Access) -> tuple[str, ...]:
+    response, request = found.response, found.request
+    status = "open" if found.open else str(found.status) if found.status is not None else "-"
+    took = ""
+    if response is not None and response.duration_us is not None:
+        took = f"{response.duration_us / 1000:.0f}"
+    asked = f"{request.method} {request.path}" if request is not None else "-"
+    return moment(found.time_us), str(found.index), status, _who(found), asked, _verdict(found), took
+
+
+def _who(found: Access) -> str:
+    who = found.identity
+    if who is None:
+        return "-"
+    name = who.subject or ""
+    if len(name) == 32 and name.isalnum():  # a pseudonym; `show` has all of it
+        name = name[:SHORT_PSEUDONYM]
+    return f"{who.provider}:{name}" if name else f"{who.provider}?"
+
+
+def _verdict(found: Access) -> str:
+    decision, error = found.decision, found.error
+    if decision is None:
+        said = "refused by the gateway"
+    elif decision.rule is not None and decision.verdict == "allow":
+        said = f"allow: {decision.rule}"
+    else:
+        said = f"{decision.verdict}: {decision.reason}"
+    if error is not None and (decision is None or error.detail != decision.reason):
+        said += f"; {error.source}: {error.detail}"
+    return said
+
+
+class Columns:
+    """Widths that fit the first lines, and that later lines keep to."""
+
+    def __init__(self, first: Sequence[tuple[str, ...]]) -> None:
+        self._widths = [
+            min(widest, max([len(HEADINGS[at]), *(len(row[at]) for row in first)]))
+            for at, widest in enumerate(_WIDEST)
+        ]
+
+    def line(self, row: Sequence[str]) -> str:
+        parts = [
+            text.rjust(width) if at in _RIGHT else text.ljust(width)
+            for at, (text, width) in enumerate(zip(row, self._widths, strict=True))
+        ]
+        return "  ".join(parts).rstrip()
+
+
+def colour_of(found: Found) -> str | None:
+    """The ANSI colour of a line, or None: denied yellow, failed red."""
+    if isinstance(found, Strange):
+        return "31"
+    if not isinstance(found, Access):
+        return "36"
+    if found.decision is not None and found.decision.verdict == "deny":
+        return "33"
+    if found.error is not None or found.decision is None:
+        return "31"
+    return None

@@ -1,0 +1,189 @@
+"""`gatebook verify`: asks `ledger.verify` about a ledger, the deployment's or a copy, and tells. No logic."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gatebook.access.pairing import Pairing
+from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
+from gatebook.cli.report import harmless, paint, say, say_json
+from gatebook.config.load import load
+from gatebook.errors import EnvironmentFault
+from gatebook.ledger import keys
+from gatebook.ledger.note import Verifier
+from gatebook.ledger.verify import Private, Report
+from gatebook.ledger.verify import verify as verify_ledger
+from gatebook.paths import Paths
+
+LEVELS = {
+    0: "signature, tiles, bundles, root",
+    1: "segments, and what the log says of itself",
+    2: "records, each against its commitment, and decisions with their outcomes",
+}
+_COLOURS = {"tampered": "31", "damaged": "31", "incomplete": "33"}
+
+
+class _Place(NamedTuple):
+    """Where the parts of what is verified lie; `lock` and `deks` may not exist."""
+
+    ledger: Path
+    lock: Path
+    deks: Path
+    keys: Path
+
+
+def verify(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A copy: of a state folder, or of its ledger. Default: this deployment.", show_default=False
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The log's public key (log.pub), as you were given it.", show_default=False)
+    ] = None,
+    reader: Annotated[
+        Path | None, typer.Option(help="A reader's private key, to look at the records too.", show_default=False)
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Verify that the log is what was written: unchanged, in order, and whole.
+
+    Needs no key but the log's public one; with a reader's key every record is checked as well. May be used
+    beside a running gatebook. Exit codes: 0 verified, 11 damaged, 12 tampered, 13 incomplete.
+
+    Example: `gatebook verify`, or `gatebook verify copy/ledger --key log.pub --json`
+    """
+    place = _place(path, config)
+    verifier, own_word = _verifier(place, key, is_copy=path is not None)
+    private = _private(place, reader)
+    with _progress(quiet=as_json) as progress:
+        report = verify_ledger(
+            place.ledger,
+            verifier,
+            lock=place.lock if place.lock.exists() else None,
+            private=private,
+            progress=progress,
+        )
+    if own_word:
+        report.rests_on.append(
+            f"{place.keys / keys.LOG_PUB} came with the copy: whoever made that made the key too"
+        )
+    if as_json:
+        say_json(_told(report))
+    else:
+        _say(report)
+    raise typer.Exit(report.exit_code)
+
+
+def _place(path: Path | None, config: Path) -> _Place:
+    """Raises EnvironmentFault when there is no ledger."""
+    if path is None:
+        paths = Paths(load(config).state_dir)
+        return _Place(paths.ledger, paths.lock, paths.deks, paths.keys)
+    for state, ledger in ((path, path / "ledger"), (path.parent, path)):
+        if (ledger / "log").is_dir():
+            paths = Paths(state)
+            return _Place(ledger, paths.lock, paths.deks, paths.keys)
+    raise EnvironmentFault(
+        f"{path}: no ledger in it; expected a state folder, or a folder with log/ and segments/"
+    )
+
+
+def _verifier(place: _Place, key: Path | None, *, is_copy: bool) -> tuple[Verifier, bool]:
+    """The log's key, and whether it is the copy's own word."""
+    if key is not None:
+        return keys.load_verifier(key), False
+    if not (place.keys / keys.LOG_PUB).exists():
+        raise EnvironmentFault(
+            f"{place.keys / keys.LOG_PUB}: no such key; name the log's public key by --key, as you were given it"
+        )
+    return keys.load_verifier(place.keys), is_copy
+
+
+def _private(place: _Place, reader: Path | None) -> Private | None:
+    if reader is None and not (place.keys / keys.READER_KEY).exists():
+        return None
+    return Private(place.deks, keys.load_reader(reader or place.keys), Pairing())
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, if somebody may be looking."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("verifying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("entries"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _told(report: Report) -> dict[str, Any]:
+    checkpoint = report.checkpoint
+    return {
+        "verified": report.worst is None,
+        "worst": report.worst,
+        "origin": None if checkpoint is None else checkpoint.origin,
+        "size": report.size,
+        "root": None if checkpoint is None else checkpoint.root.hex(),
+        "tail": report.tail,
+        "segments": report.segments,
+        "records": report.records,
+        "levels": [
+            {"level": level, "checks": checks, "result": report.levels.get(level, "not tried")}
+            | ({"why": report.why_not[level]} if level in report.why_not else {})
+            for level, checks in LEVELS.items()
+        ],
+        "counts": dict(report.counts),
+        "findings": [finding._asdict() for finding in report.findings],
+        "notes": report.notes,
+        "rests_on": report.rests_on,
+    }
+
+
+def _say(report: Report) -> None:
+    for finding in report.findings:
+        word = paint(finding.kind, _COLOURS[finding.kind], sys.stdout)
+        say(f"{word}: {harmless(finding.place)}: {harmless(finding.what)}")
+        say(f"  which means: {harmless(finding.consequence)}")
+    hidden = sum(report.counts.values()) - len(report.findings)
+    if hidden:
+        say(f"and {hidden} more findings")
+    for level, checks in LEVELS.items():
+        result = report.levels.get(level, "not tried")
+        colour = {"passed": "32", "failed": "31"}.get(result, "33")
+        why = f": {report.why_not[level]}" if level in report.why_not else ""
+        say(f"level {level}  {paint(f'{result:9}', colour, sys.stdout)}  {checks}{harmless(why)}")
+    for text in report.notes:
+        say(f"note: {harmless(text)}")
+    say("this rests on:")
+    for text in report.rests_on:
+        say(f"  - {harmless(text)}")
+    _say_verdict(report)
+
+
+def _say_verdict(report: Report) -> None:
+    what = f"{report.size} entries in {report.segments} segments, {report.records} records read"
+    if report.worst is None:
+        say(f"{paint('verified', '32', sys.stdout)}: {what}")
+        return
+    counted = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
+    say(f"{paint('not verified', '31', sys.stdout)}: {counted}; {what}")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel=LOOK)(verify)
