@@ -2,14 +2,14 @@
 
 What is appended during one turn of the loop leaves as one message, with at most two on the way, so the
 recorder's group commits grow by themselves under load. Whoever waits is told an index, or None: then
-nothing may be let through. Never waits longer than the time-out for an acknowledgement: a recorder that
-hangs is taken for dead, everybody who waits is told so, and a new connection is tried.
+nothing may be let through. Never waits longer than the time-out for an answer, and never believes one that
+cannot be: a recorder that hangs or talks nonsense is taken for dead, everybody who waits is told so, and a
+new connection is tried. Trust: the recorder is ours; what it says is durable is durable, and stays so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ from gatebook.errors import RecorderUnavailable
 MAX_ON_THE_WAY = 2
 MAX_BATCH_ITEMS = 1024
 MAX_BATCH_BYTES = 2 << 20
-MAX_WAITING = 50_000
+MAX_WAITING_BYTES = 64 << 20  # of records; nginx bounds those who wait, but not who has been let through before
 RETRY_S = 0.05
 BEAT_S = 0.5
 
@@ -34,13 +34,16 @@ Handle = Callable[[wire.Reply | None], None]
 
 
 class _Sent(NamedTuple):
+    """So many `records`, or a question (0). `expects` is what may come back, besides a refusal."""
+
     deadline: float
-    batch: bool
+    records: int
+    expects: type[wire.Reply]
     handle: Handle
 
 
 class RecorderClient:
-    """`up`: the recorder has answered lately. `append` and `ask` work only then."""
+    """`up`: the recorder has answered lately. `append` works only then."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         self.timeout_s = timeout_s
@@ -48,8 +51,11 @@ class RecorderClient:
         self._path = str(path)
         self._link: _Link | None = None
         self._waiting: deque[tuple[wire.Item, Told]] = deque()
+        self._waiting_bytes = 0
         self._sent: deque[_Sent] = deque()
         self._batches = 0
+        self._next_index = 0  # no record may get an index below: the ledger only grows
+        self._complaint = ""
         self._scheduled = False
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -65,21 +71,31 @@ class RecorderClient:
 
     @property
     def idle(self) -> bool:
-        return not self._waiting and not self._sent
+        return not self._waiting and not self._batches
 
     # -- what the guard wants ---------------------------------------------------------------------------
-    def append(self, item: wire.Item, told: Told) -> None:
-        """`told(index)` once the record is durable, or `told(None)`: it may or may not become so."""
-        if not self.up or len(self._waiting) >= MAX_WAITING:
-            told(None)
-            return
+    def append(self, item: wire.Item, told: Told) -> bool:
+        """`told(index)` once the record is durable, or `told(None)`: it may or may not become so.
+
+        False when the record is not even taken: then `told` is not called, and nothing has happened.
+        """
+        if not self.up or self._waiting_bytes >= MAX_WAITING_BYTES:
+            return False
         self._waiting.append((item, told))
+        self._waiting_bytes += len(item.record)
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
+        return True
 
-    async def ask(self, message: wire.Message) -> wire.Reply:
-        """One question, one answer. Raises RecorderUnavailable."""
+    async def pseudonym(self, name: str) -> str:
+        """32 hex digits; durable. Raises RecorderUnavailable."""
+        reply = await self._ask(wire.Pseudonym(name), wire.Pseudonymous)
+        assert isinstance(reply, wire.Pseudonymous)  # noqa: S101 - `_wrong` has looked
+        return reply.pseudonym.hex()
+
+    async def _ask(self, message: wire.Message, expects: type[wire.Reply]) -> wire.Reply:
+        """One question, one answer of that type. Raises RecorderUnavailable."""
         if self._link is None:
             raise RecorderUnavailable("no connection to the recorder")
         future: asyncio.Future[wire.Reply | None] = asyncio.get_running_loop().create_future()
@@ -88,18 +104,11 @@ class RecorderClient:
             if not future.done():
                 future.set_result(reply)
 
-        self._send(message, handle, batch=False)
+        self._send(self._link, message, 0, expects, handle)
         reply = await future
         if reply is None or isinstance(reply, wire.Refused):
-            raise RecorderUnavailable("no answer" if reply is None else reply.why)
+            raise RecorderUnavailable(self._complaint if reply is None else reply.why)
         return reply
-
-    async def pseudonym(self, name: str) -> str:
-        """32 hex digits; durable. Raises RecorderUnavailable."""
-        reply = await self.ask(wire.Pseudonym(name))
-        if not isinstance(reply, wire.Pseudonymous):
-            raise RecorderUnavailable(f"answered {type(reply).__name__} when asked for a pseudonym")
-        return reply.pseudonym.hex()
 
     # -- sending ----------------------------------------------------------------------------------------
     def _flush(self) -> None:
@@ -113,28 +122,55 @@ class RecorderClient:
                 items.append(item)
                 told.append(who)
                 size += len(item.record)
-            self._batches += 1
-            self._send(wire.Append(items), _acknowledgement(told), batch=True)
+            self._waiting_bytes -= size
+            self._send(self._link, wire.Append(items), len(items), wire.Appended, _acknowledgement(told))
 
-    def _send(self, message: wire.Message, handle: Handle, batch: bool) -> None:
-        assert self._link is not None  # noqa: S101 - both callers have looked
+    def _send(
+        self, link: _Link, message: wire.Message, records: int, expects: type[wire.Reply], handle: Handle
+    ) -> None:
         deadline = asyncio.get_running_loop().time() + self.timeout_s
-        self._sent.append(_Sent(deadline, batch, handle))
-        self._link.write(wire.pack(message))
+        self._sent.append(_Sent(deadline, records, expects, handle))
+        self._batches += records > 0
+        try:
+            link.write(wire.pack(message))
+        except Exception:  # from here on nobody knows which answer would be whose
+            log.exception("could not write to the recorder")
+            self._fail("could not write to it")
 
     # -- hearing ----------------------------------------------------------------------------------------
+    def made(self, link: _Link) -> None:
+        self._link = link
+
     def heard(self, link: _Link, reply: wire.Reply) -> None:
         if link is not self._link:
             return
-        if not self._sent:
-            self.hung_up(link, "the recorder spoke unasked")
+        wrong = self._wrong(reply)
+        if wrong is not None:
+            self._fail(wrong)
             return
         sent = self._sent.popleft()
-        if sent.batch:
+        if sent.records:
             self._batches -= 1
+            if isinstance(reply, wire.Appended):
+                self._next_index = reply.first_index + sent.records
             if self._waiting:
                 self._flush()
         sent.handle(reply)
+
+    def _wrong(self, reply: wire.Reply) -> str | None:
+        """Why this cannot be the answer to what was sent first. A receipt must never stand for another record."""
+        if not self._sent:
+            return "it spoke unasked"
+        sent = self._sent[0]
+        if isinstance(reply, wire.Refused):
+            return None
+        if not isinstance(reply, sent.expects):
+            return f"it answered {type(reply).__name__} instead of {sent.expects.__name__}"
+        if isinstance(reply, wire.Appended) and reply.first_index < self._next_index:
+            return f"it gave out index {reply.first_index} where {self._next_index} is the lowest that can be"
+        if isinstance(reply, wire.Pseudonymous) and len(reply.pseudonym) != 16:
+            return f"it gave out a pseudonym of {len(reply.pseudonym)} bytes"
+        return None
 
     def hung_up(self, link: _Link, why: str) -> None:
         if link is self._link:
@@ -143,61 +179,82 @@ class RecorderClient:
     def _fail(self, why: str) -> None:
         """Tell everybody who waits; what they sent may or may not become durable."""
         link, self._link = self._link, None
-        if self.up:
-            log.warning("lost the recorder: every request is refused", why=why)
+        if self.up or why != self._complaint:
+            log.warning("no recorder: every request is refused", why=why)
+        self._complaint = why
         self.up = False
         sent, self._sent = self._sent, deque()
         waiting, self._waiting = self._waiting, deque()
-        self._batches = 0
+        self._batches = self._waiting_bytes = 0
         self._lost.set()
         if link is not None:
             link.abort()
         for each in sent:
             each.handle(None)
-        for _, told in waiting:
-            told(None)
+        _tell([told for _, told in waiting], None)
 
     # -- staying connected ------------------------------------------------------------------------------
     async def _keep_connected(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            with contextlib.suppress(OSError, RecorderUnavailable):
+            try:
                 self._lost.clear()
-                _, self._link = await loop.create_unix_connection(lambda: _Link(self), self._path)
-                await self.ask(wire.Status())  # it has opened its ledger and answers
-                self.up = True
-                log.info("connected to the recorder")
+                await self._connect()
                 await self._watch()
-            self._fail("no connection")
+            except (OSError, RecorderUnavailable) as error:  # a TimeoutError is an OSError
+                self._fail(str(error) or "no answer when connecting")
+            except Exception:
+                log.exception("error in the connection to the recorder")
+                self._fail("an error of the guard's own")
             await asyncio.sleep(RETRY_S)
+
+    async def _connect(self) -> None:
+        """Up only once it has said that its ledger is open, and complete. Raises OSError, RecorderUnavailable."""
+        async with asyncio.timeout(self.timeout_s):
+            await asyncio.get_running_loop().create_unix_connection(lambda: _Link(self), self._path)
+            stands = await self._ask(wire.Status(), wire.Stands)
+        assert isinstance(stands, wire.Stands)  # noqa: S101 - `_wrong` has looked
+        if stands.size < self._next_index:
+            raise RecorderUnavailable(
+                f"its ledger has {stands.size} entries, but {self._next_index} were acknowledged: some are lost"
+            )
+        if self._link is None:
+            raise RecorderUnavailable("it hung up")
+        self._next_index = stands.size
+        self._complaint = ""
+        self.up = True
+        log.info("connected to the recorder")
 
     async def _watch(self) -> None:
         """Until the connection is lost. A question now and then finds a recorder that hangs while nobody calls."""
-        beat: asyncio.Task[wire.Reply] | None = None
         loop = asyncio.get_running_loop()
         next_beat = loop.time() + BEAT_S
         while not self._lost.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), min(0.05, self.timeout_s / 4))
+            await asyncio.sleep(min(0.05, self.timeout_s / 4))
             now = loop.time()
             if self._sent and self._sent[0].deadline < now:
-                self._fail(f"no acknowledgement within {self.timeout_s:g} s")
-            elif now >= next_beat and (beat is None or beat.done()):
-                next_beat = now + BEAT_S
-                beat = loop.create_task(self.ask(wire.Status()))
-                beat.add_done_callback(lambda done: done.cancelled() or done.exception())
+                self._fail(f"no answer within {self.timeout_s:g} s")
+            elif now >= next_beat and self._link is not None:
+                next_beat = now + max(BEAT_S, self.timeout_s)
+                self._send(self._link, wire.Status(), 0, wire.Stands, _ignored)
+
+
+def _ignored(_reply: wire.Reply | None) -> None:
+    """A beat's answer; that it came is all."""
 
 
 def _acknowledgement(told: list[Told]) -> Handle:
     def handle(reply: wire.Reply | None) -> None:
-        first = reply.first_index if isinstance(reply, wire.Appended) else None
-        for position, each in enumerate(told):
-            try:
-                each(None if first is None else first + position)
-            except Exception:  # one that fails must not keep the others from their receipts
-                log.exception("could not answer a request")
+        _tell(told, reply.first_index if isinstance(reply, wire.Appended) else None)
 
     return handle
+
+
+def _tell(told: list[Told], first: int | None) -> None:
+    for position, each in enumerate(told):
+        try:
+            each(None if first is None else first + position)
+        except Exception:  # one that fails must not keep the others from their receipts
+            log.exception("could not answer a request")
 
 
 class _Link(asyncio.Protocol):
@@ -208,10 +265,11 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's class is not asyncio's
+        self._client.made(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        self._client.hung_up(self, "it hung up" if exc is None else str(exc))
+        self._client.hung_up(self, "it hung up" if error is None else str(error))
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -184,8 +184,10 @@ class Service:
         )
         item = wire.Item(record.encode(decision), case.asked.worker, case.asked.id)
         if case.verdict.allowed and decision.decision.durability == "after-response":
-            self._recorder.append(item, _nobody)
-            self._answer(case, None)
+            if self._recorder.append(item, _nobody):
+                self._answer(case, None)
+            else:
+                self._unrecorded(case)
             return
 
         def told(index: int | None) -> None:
@@ -197,7 +199,8 @@ class Service:
             except Exception:
                 self._failed(case.asked, case.reply)
 
-        self._recorder.append(item, told)
+        if not self._recorder.append(item, told):
+            self._unrecorded(case)
 
     def _unrecorded(self, case: Case) -> None:
         case.reply(answer.deny(receipt=None, reason="recorder_unavailable", request_id=case.asked.id))
