@@ -12,6 +12,7 @@ frame           a unit of a segment: what one group commit wrote
 gateway         nginx, as configured and run by us
 guard           the process that decides
 identity        who a credential belongs to, on which provider's word
+kept file       a small document that processes go by: read strictly, replaced as a whole, watched
 limit           how often a caller may do something; state of it at a decision
 memo            clear bytes of the recorder's that become durable with a frame, or not at all
 origin          the ledger's name: `<deployment>/<node>`

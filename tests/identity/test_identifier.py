@@ -20,9 +20,10 @@ from tests.identity.provider import JWKS, Provider, hang
 
 from gatebook.config.model import ApiKeyProvider
 from gatebook.errors import EnvironmentFault
-from gatebook.identity import Identifier, api_key_watch, identifier, jwks, jws, jwt
+from gatebook.identity import Identifier, identifier, jwks, jws, jwt
 from gatebook.identity.api_key_file import Made, create, revoke
 from gatebook.identity.types import Credential, Identity, Refusal
+from gatebook.kept import watch
 
 STAFF, PARTNERS = ("staff",), ("partners",)
 BOTH = ("staff", "partners")
@@ -391,7 +392,7 @@ def presented(rig: Rig, text: str, header: bytes = b"x-api-key", accept: tuple[s
 def test_key_works_within_a_second_and_is_revoked_within_a_second(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_key_watch, "POLL_S", 0.005)
+    monkeypatch.setattr(watch, "POLL_S", 0.005)
 
     async def test(rig: Rig) -> None:
         made = create(rig.path, provider="partners", roles=("reader",), subject="acme", ttl_s=60, now=NOW,

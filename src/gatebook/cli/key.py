@@ -84,7 +84,7 @@ def list_keys(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> Non
     Example: `gatebook key list --json | jq '.keys[] | select(.state == "active")'`
     """
     _, path = _deployment(config)
-    told = [_told(key) for key in api_key_file.read(path).keys]
+    told = [_told(key) for key in api_key_file.read(path)]
     if as_json:
         say_json({"keys": told})
         return

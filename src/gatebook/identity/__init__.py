@@ -1,9 +1,9 @@
 """A credential -> whose it is, on which provider's word, or why it is nobody's.
 
 The guard asks `Identifier`: `present` finds a request's one credential (`present`), API keys are looked up
-(`api_key`, its file `api_key_file`, a guard's view of that `api_key_watch`), bearer tokens verified (`jwt`: form
-in `jws` and `strict`, what they say in `claims`, remembered in `cache`) by keys that a provider publishes
-(`jwk`: which serve, `discovery`: where from, `jwks`: over time). docs/identity.md lists every check.
+(`api_key`, kept by `api_key_file`), bearer tokens verified (`jwt`: form in `jws` and `strict`, what they say in
+`claims`, remembered in `cache`) by keys that a provider publishes (`jwk`: which serve, `discovery`: where from,
+`jwks`: over time). docs/identity.md lists every check.
 """
 
 from gatebook.identity.identifier import Identifier

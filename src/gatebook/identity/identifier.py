@@ -15,8 +15,10 @@ from pathlib import Path
 
 import httpx2
 
+from gatebook import kept
 from gatebook.config.model import ApiKeyProvider, Configuration, OIDCProvider
-from gatebook.identity.api_key_watch import KeyWatch
+from gatebook.identity import api_key_file
+from gatebook.identity.api_key import KeyRing
 from gatebook.identity.cache import TokenCache
 from gatebook.identity.discovery import Discovery
 from gatebook.identity.jwks import KeySource
@@ -78,7 +80,7 @@ class Identifier:
     ) -> None:
         self._clock = clock
         self._client = client
-        self._watch = KeyWatch(api_keys)
+        self._watch = kept.Watch(api_keys, api_key_file.KIND, lambda document: KeyRing(document.keys))
         self._sources = self._make_sources(configuration, {})
         self._in_force = _Deployment(configuration, self._sources)
         self._started = False
@@ -195,7 +197,7 @@ class Identifier:
         return refusal, stale
 
     def _by_key(self, credential: Credential, accept: tuple[str, ...], now: float) -> Identity | Refusal:
-        ring = self._watch.ring
+        ring = self._watch.value
         if ring is None:
             return Refusal("provider_unavailable", credential.provider)
         found = ring.find(credential.value, now)
