@@ -12,7 +12,7 @@ from tests.identity.mint import ABSENT, AUDIENCE, NOW, claims, oidc
 from gatebook.config.model import OIDCProvider
 from gatebook.identity.claims import check_type, identify
 from gatebook.identity.jws import Unfit
-from gatebook.identity.types import Identity
+from gatebook.identity.types import Bound, Identity
 
 SKEW = 30.0
 TTL = 3600.0
@@ -170,9 +170,49 @@ def test_access_tokens_of_keycloak_and_cognito_pass() -> None:
     check_type({}, claims(token_use="access"))
 
 
-@pytest.mark.parametrize("cnf", [{"jkt": "x"}, {"x5t#S256": "x"}, {}, None])
-def test_token_bound_to_a_proof_is_refused_without_it(cnf: object) -> None:
+THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+
+
+@pytest.mark.parametrize(
+    "cnf",
+    [
+        None,
+        {},
+        [],
+        THUMBPRINT,
+        {"jkt": THUMBPRINT, "jwk": {}},
+        {"kid": "k"},
+        {"jku": "https://attacker.example/keys"},
+        {"x5t": THUMBPRINT},
+        {"jkt": "x"},
+        {"jkt": THUMBPRINT + "="},
+        {"jkt": THUMBPRINT + "\n"},
+        {"jkt": None},
+        {"jkt": [THUMBPRINT]},
+        {"jkt": THUMBPRINT, "x5t#S256": 5},
+    ],
+)
+def test_token_bound_in_a_way_that_is_not_known_is_refused(cnf: object) -> None:
     assert judge(claims(cnf=cnf)) == "token_claims"
+
+
+def test_what_a_token_is_bound_to_is_told() -> None:
+    assert accepted(claims()).bound is None
+    assert accepted(claims(cnf={"jkt": THUMBPRINT})).bound == Bound(jkt=THUMBPRINT)
+    both = accepted(claims(cnf={"jkt": THUMBPRINT, "x5t#S256": "A" * 43})).bound
+    assert both == Bound(jkt=THUMBPRINT, x5t_s256="A" * 43)
+
+
+@pytest.mark.parametrize("jti", [None, 5, "", ["a"], "a" * 513, "a\nb"])
+def test_token_id_that_is_no_name_is_refused(jti: object) -> None:
+    assert judge(claims(jti=jti)) == "token_claims"
+
+
+def test_token_id_and_issue_time_are_told() -> None:
+    found = accepted(claims(jti="7f3a"))
+    assert (found.token_id, found.issued_at) == ("7f3a", NOW - 10)
+    found = accepted(claims(iat=ABSENT))
+    assert (found.token_id, found.issued_at) == (None, None)
 
 
 # -- persons ----------------------------------------------------------------------------------------------

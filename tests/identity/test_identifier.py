@@ -15,24 +15,34 @@ import httpx2
 import pytest
 import uvloop
 from tests.identity.deployment import configuration
-from tests.identity.mint import NOW, claims, ec_key, mint, oidc
+from tests.identity.mint import NOW, claims, ec_key, mint
+from tests.identity.mint import oidc as oidc_provider
 from tests.identity.provider import JWKS, Provider, hang
 
 from gatebook.config.model import ApiKeyProvider
 from gatebook.errors import EnvironmentFault
-from gatebook.identity import Identifier, identifier, jwks, jws, jwt
+from gatebook.identity import Identifier, jwks, jws, jwt, oidc
 from gatebook.identity.api_key_file import Made, create, revoke
-from gatebook.identity.types import Credential, Identity, Refusal
+from gatebook.identity.oidc import OIDCMethod
+from gatebook.identity.types import Bound, Credential, Identity, Presented, Refusal
 from gatebook.kept import watch
 
 STAFF, PARTNERS = ("staff",), ("partners",)
 BOTH = ("staff", "partners")
 
 
+def bearer(value: bytes) -> Credential:
+    return Credential("bearer", value, scheme="bearer")
+
+
+def shown(name: bytes, value: bytes) -> Presented:
+    return Presented([(name, value)], "GET", "https://api.acme.example/orders/7")
+
+
 def signed(issuer: str, name: str = "first", **changed: Any) -> Credential:
     """A token of the key of this name, which is also its kid."""
     header = {"alg": "ES256", "kid": name}
-    return Credential("bearer", mint(claims(iss=issuer, **changed), header, ec_key(name).sign))
+    return bearer(mint(claims(iss=issuer, **changed), header, ec_key(name).sign))
 
 
 class Rig:
@@ -41,7 +51,7 @@ class Rig:
         self.path = path
         self.now = NOW
         self.settings = identity or {
-            "staff": oidc(issuer=provider.issuer),
+            "staff": oidc_provider(issuer=provider.issuer),
             "partners": ApiKeyProvider(type="api_key"),
             "machines": ApiKeyProvider(type="api_key", header="X-Machine-Key"),
         }
@@ -97,16 +107,11 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 Run = Callable[..., None]
 
 
-def bearer(credential: Credential) -> Credential:
-    assert isinstance(credential, Credential)
-    return credential
-
-
 # -- tokens -----------------------------------------------------------------------------------------------
 def test_token_is_unknown_first_and_known_then(run: Run) -> None:
     async def test(rig: Rig) -> None:
         token = rig.token()
-        presented = rig.identifier.present([(b"authorization", b"Bearer " + token.value)], BOTH)
+        presented = rig.identifier.present(shown(b"authorization", b"Bearer " + token.value), BOTH)
         assert presented == token
         assert rig.lookup(token) is None
         found = await rig.known(token)
@@ -128,7 +133,7 @@ def test_first_request_waits_for_the_first_keys_and_all_share_one_verification(
         verified.append(result)
         return result
 
-    monkeypatch.setattr(identifier, "verify", counted)
+    monkeypatch.setattr(oidc, "verify", counted)
 
     async def test(rig: Rig) -> None:
         token = rig.token()
@@ -195,15 +200,16 @@ def test_flood_of_bad_tokens_evicts_nobody_and_asks_the_provider_once(run: Run) 
     async def test(rig: Rig) -> None:
         good = rig.token()
         await rig.known(good)
-        cache = rig.identifier._in_force.issuers["staff"]._cache
+        method = rig.identifier._in_force.methods["staff"]
+        assert isinstance(method, OIDCMethod)
         forged = mint(claims(iss=rig.provider.issuer), {"alg": "ES256", "kid": "first"}, ec_key("attacker").sign)
         for number in range(300):
-            unknown = Credential("bearer", rig.token(sub=str(number)).value[:-8] + b"AAAAAAAA")
+            unknown = bearer(rig.token(sub=str(number)).value[:-8] + b"AAAAAAAA")
             assert isinstance(await rig.verify(unknown), Refusal)
             assert await rig.verify(rig.token("attacker")) == Refusal("token_key_unknown", "staff")
-            assert await rig.verify(Credential("bearer", forged)) == Refusal("token_signature", "staff")
+            assert await rig.verify(bearer(forged)) == Refusal("token_signature", "staff")
         assert rig.lookup(good) is not None
-        assert len(cache) == 1
+        assert len(method._cache) == 1
         assert rig.provider.asked[JWKS] == 1
 
     run(test)
@@ -211,7 +217,7 @@ def test_flood_of_bad_tokens_evicts_nobody_and_asks_the_provider_once(run: Run) 
 
 def test_token_of_another_provider_opens_nothing_here(run: Run) -> None:
     async def test(rig: Rig) -> None:
-        other = oidc(issuer=rig.provider.issuer + "/other")
+        other = oidc_provider(issuer=rig.provider.issuer + "/other")
         await rig.reconfigure(other=other)
         token = rig.token()
         await rig.known(token)
@@ -226,7 +232,7 @@ def test_token_of_another_provider_opens_nothing_here(run: Run) -> None:
 
 def test_two_providers_of_one_issuer_are_both_tried(run: Run) -> None:
     async def test(rig: Rig) -> None:
-        second = oidc(issuer=rig.provider.issuer, audience=["billing-api"])
+        second = oidc_provider(issuer=rig.provider.issuer, audience=["billing-api"])
         await rig.reconfigure(billing=second)
         token = rig.token(aud="billing-api")
         assert (await rig.known(token, ("staff", "billing"))).provider == "billing"
@@ -239,8 +245,23 @@ def test_two_providers_of_one_issuer_are_both_tried(run: Run) -> None:
 @pytest.mark.parametrize("value", [b"opaque", b"gbk_abcdefgh_x", b"a.b", b"..", b"a.b.c", b"x" * 9000])
 def test_token_that_is_no_jwt_is_malformed(run: Run, value: bytes) -> None:
     async def test(rig: Rig) -> None:
-        assert await rig.verify(Credential("bearer", value)) == Refusal("token_malformed")
+        assert await rig.verify(bearer(value)) == Refusal("token_malformed")
         assert not rig.provider.asked[JWKS]
+
+    run(test)
+
+
+@pytest.mark.parametrize("cnf", [{"jkt": "A" * 43}, {"x5t#S256": "A" * 43}])
+def test_stolen_bound_token_opens_nothing_without_its_proof(run: Run, cnf: dict[str, str]) -> None:
+    async def test(rig: Rig) -> None:
+        token = rig.token(cnf=cnf)
+        for _ in range(2):  # the second time it is known
+            found = await rig.known(token)
+            assert found.bound == Bound(jkt=cnf.get("jkt"), x5t_s256=cnf.get("x5t#S256"))
+            request = shown(b"authorization", b"Bearer " + token.value)
+            assert rig.identifier.confirm(found, token, request, NOW) == Refusal("token_claims", "staff")
+            free = rig.token()
+            assert rig.identifier.confirm(await rig.known(free), free, request, NOW) is None
 
     run(test)
 
@@ -263,7 +284,7 @@ def test_unknown_key_of_a_provider_that_is_down_is_not_the_token_s_fault(run: Ru
         await rig.provider.down()
         assert await rig.verify(rig.token("second")) == Refusal("provider_unavailable", "staff")
         forged = mint(claims(iss=rig.provider.issuer), {"alg": "ES256", "kid": "first"}, ec_key("attacker").sign)
-        assert await rig.verify(Credential("bearer", forged)) == Refusal("token_signature", "staff")
+        assert await rig.verify(bearer(forged)) == Refusal("token_signature", "staff")
 
     run(test)
 
@@ -280,7 +301,7 @@ def test_provider_that_never_answered_makes_its_tokens_unavailable_and_nothing_e
 
 
 def test_provider_that_hangs_costs_no_more_than_the_patience(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identifier, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(oidc, "PATIENCE_S", 0.02)
 
     async def test(rig: Rig) -> None:
         rig.provider.answers[JWKS] = hang
@@ -292,7 +313,7 @@ def test_provider_that_hangs_costs_no_more_than_the_patience(run: Run, monkeypat
 @pytest.mark.usefixtures("eager")
 def test_keys_that_are_too_old_serve_nobody_cached_or_not(run: Run) -> None:
     async def test(rig: Rig) -> None:
-        await rig.reconfigure(staff=oidc(issuer=rig.provider.issuer, jwks_max_age=50))
+        await rig.reconfigure(staff=oidc_provider(issuer=rig.provider.issuer, jwks_max_age=50))
         token = rig.token()
         await rig.known(token)
         await rig.provider.down()
@@ -333,7 +354,7 @@ def test_reconfiguration_is_in_force_for_tokens_that_were_verified_before(run: R
     async def test(rig: Rig) -> None:
         token = rig.token()
         await rig.known(token)
-        await rig.reconfigure(staff=oidc(issuer=rig.provider.issuer, audience=["another"]))
+        await rig.reconfigure(staff=oidc_provider(issuer=rig.provider.issuer, audience=["another"]))
         assert await rig.verify(token) == Refusal("token_audience", "staff")
         await rig.reconfigure(staff=ApiKeyProvider(type="api_key", header="X-Staff"))
         assert await rig.verify(token) == Refusal("token_issuer")
@@ -346,7 +367,7 @@ def test_one_who_waits_through_a_reconfiguration_is_judged_by_the_new_one(run: R
         rig.provider.answers[JWKS] = hang
         waiting = asyncio.ensure_future(rig.verify(rig.token()))
         await asyncio.sleep(0.01)
-        await rig.reconfigure(staff=oidc(issuer=rig.provider.issuer, audience=["another"]))
+        await rig.reconfigure(staff=oidc_provider(issuer=rig.provider.issuer, audience=["another"]))
         found = await waiting
         assert isinstance(found, Refusal)
         assert rig.lookup(rig.token()) is None
@@ -359,7 +380,7 @@ def test_reconfiguration_that_cannot_be_used_changes_nothing(run: Run) -> None:
         token = rig.token()
         await rig.known(token)
         with pytest.raises(EnvironmentFault, match="CA"):
-            await rig.reconfigure(more=oidc(ca=Path("/nowhere/ca.pem")))
+            await rig.reconfigure(more=oidc_provider(ca=Path("/nowhere/ca.pem")))
         assert rig.lookup(token) is not None
         assert await rig.verify(rig.token("second")) == Refusal("token_key_unknown", "staff")
 
@@ -370,7 +391,7 @@ def test_provider_that_is_gone_is_asked_no_more(run: Run, monkeypatch: pytest.Mo
     monkeypatch.setattr(jwks, "SHORTEST_S", 0.005)
 
     async def test(rig: Rig) -> None:
-        await rig.reconfigure(staff=oidc(issuer=rig.provider.issuer, jwks_refresh=0.001))
+        await rig.reconfigure(staff=oidc_provider(issuer=rig.provider.issuer, jwks_refresh=0.001))
         await rig.known(rig.token())
         await rig.reconfigure(staff=ApiKeyProvider(type="api_key"))
         await asyncio.sleep(0)
@@ -383,7 +404,7 @@ def test_provider_that_is_gone_is_asked_no_more(run: Run, monkeypatch: pytest.Mo
 
 # -- API keys ---------------------------------------------------------------------------------------------
 def presented(rig: Rig, text: str, header: bytes = b"x-api-key", accept: tuple[str, ...] = PARTNERS) -> Any:
-    found = rig.identifier.present([(header, text.encode())], accept)
+    found = rig.identifier.present(shown(header, text.encode()), accept)
     if not isinstance(found, Credential):
         return found
     return rig.lookup(found, accept)
@@ -448,7 +469,7 @@ def test_two_providers_in_one_header_keep_their_keys_apart(run: Run) -> None:
 def test_key_of_a_provider_that_is_no_more_opens_nothing(run: Run) -> None:
     async def test(rig: Rig) -> None:
         made = rig.key("partners")
-        await rig.reconfigure(partners=oidc(issuer=rig.provider.issuer))
+        await rig.reconfigure(partners=oidc_provider(issuer=rig.provider.issuer))
         assert presented(rig, made.text, b"x-machine-key", ("partners", "machines")) == Refusal(
             "key_unknown", "partners"
         )
@@ -469,7 +490,7 @@ def test_key_file_that_is_broken_is_no_key_s_fault(run: Run) -> None:
 
 def test_key_as_a_bearer_token_and_token_as_a_key_are_malformed(run: Run) -> None:
     async def test(rig: Rig) -> None:
-        assert await rig.verify(Credential("bearer", rig.key().text.encode()), BOTH) == Refusal("token_malformed")
+        assert await rig.verify(bearer(rig.key().text.encode()), BOTH) == Refusal("token_malformed")
         assert presented(rig, rig.token().value.decode()) == Refusal("key_malformed")
 
     run(test)
@@ -486,7 +507,7 @@ def test_verify_answers_for_keys_too(run: Run) -> None:
 # -- its life ---------------------------------------------------------------------------------------------
 def test_ready_says_started_and_no_more(tmp_path: Path) -> None:
     async def main() -> None:
-        who = Identifier(configuration(staff=oidc(issuer="http://127.0.0.1:1")), tmp_path / "none.json")
+        who = Identifier(configuration(staff=oidc_provider(issuer="http://127.0.0.1:1")), tmp_path / "none.json")
         assert not who.ready()
         await who.start()
         assert who.ready()
@@ -506,7 +527,7 @@ def test_own_client_is_used_and_left_open(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
-            settings = configuration(staff=oidc())
+            settings = configuration(staff=oidc_provider())
             who = Identifier(settings, tmp_path / "none.json", clock=lambda: NOW, client=client)
             await who.start()
             found = await who.verify(signed("https://login.example"), STAFF, NOW)
@@ -541,7 +562,9 @@ def test_longest_tokens_are_bounded_before_any_work(run: Run, monkeypatch: pytes
 
     async def test(rig: Rig) -> None:
         long = rig.token(pad="x" * 8000).value
-        assert rig.identifier.present([(b"authorization", b"Bearer " + long)], STAFF) == Refusal("token_malformed")
-        assert await rig.verify(Credential("bearer", long)) == Refusal("token_malformed")
+        assert rig.identifier.present(shown(b"authorization", b"Bearer " + long), STAFF) == Refusal(
+            "token_malformed"
+        )
+        assert await rig.verify(bearer(long)) == Refusal("token_malformed")
 
     run(test)

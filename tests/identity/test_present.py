@@ -12,7 +12,7 @@ from tests.identity.mint import oidc
 
 from gatebook.config.model import ApiKeyProvider
 from gatebook.identity.present import plan, present
-from gatebook.identity.types import Credential, Refusal
+from gatebook.identity.types import Credential, Presented, Refusal
 
 CONFIGURATION = configuration(
     staff=oidc(),
@@ -25,12 +25,12 @@ MALFORMED = Refusal("token_malformed")
 BOTH = ("staff", "partners")
 BEARER = (b"authorization", b"Bearer abc.def.ghi")
 KEY = (b"x-api-key", b"gbk_1")
-TOKEN = Credential("bearer", b"abc.def.ghi")
+TOKEN = Credential("bearer", b"abc.def.ghi", scheme="bearer")
 
 
 def found(headers: list[tuple[bytes, bytes]], accept: tuple[str, ...] = BOTH) -> Any:
     around = [(b"host", b"x"), *headers, (b"user-agent", b"curl")]
-    return present(around, plan(CONFIGURATION, accept))
+    return present(Presented(around, "GET", "https://api.acme.example/"), plan(CONFIGURATION, accept))
 
 
 def test_bearer_token_and_key_are_found() -> None:

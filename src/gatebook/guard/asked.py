@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gatebook.identity.types import Presented
 from gatebook.wire import TO_GUARD
 
 OWN_FIELDS = {name.lower().encode(): name for name in TO_GUARD}
@@ -81,6 +82,12 @@ def parse(own: Mapping[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Ask
         worker=worker,
         headers=headers,
     )
+
+
+def presented(asked: Asked) -> Presented:
+    """What identification looks at."""
+    path = asked.uri.partition("?")[0]
+    return Presented(asked.headers, asked.method, f"{'https' if asked.tls else 'http'}://{asked.host}{path}")
 
 
 def trace_id(headers: Mapping[str, str]) -> str | None:

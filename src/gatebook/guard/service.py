@@ -20,11 +20,11 @@ import structlog
 from gatebook import record, wire
 from gatebook.errors import RecorderUnavailable
 from gatebook.guard import answer
-from gatebook.guard.asked import Asked
+from gatebook.guard.asked import Asked, presented
 from gatebook.guard.client import RecorderClient
 from gatebook.guard.rules import NO_NAMES, Rules, Verdict
 from gatebook.identity import Identifier
-from gatebook.identity.types import Credential, Identity, Refusal
+from gatebook.identity.types import Credential, Identity, Presented, Refusal
 from gatebook.policy import Facts, Match, Miss
 from gatebook.redact import Names
 
@@ -109,22 +109,28 @@ class Service:
         if match.route.identity == "none":
             return self._judge(case)
         accept = tuple(match.route.identity)
-        found = self._identifier.present(case.asked.headers, accept)
+        shown = presented(case.asked)
+        found = self._identifier.present(shown, accept)
         if isinstance(found, Credential):
             case.credential = found
             case.who = self._identifier.lookup(found, accept, time.time())
             if case.who is None:
-                return self._later(case, self._verify(case, found, accept))
-        else:
-            case.who = found if found is not None else Refusal("credential_missing")
+                return self._later(case, self._verify(case, found, accept, shown))
+            return self._confirm(case, found, shown)
+        case.who = found if found is not None else Refusal("credential_missing")
         return self._identified(case)
 
-    async def _verify(self, case: Case, credential: Credential, accept: tuple[str, ...]) -> None:
+    async def _verify(self, case: Case, credential: Credential, accept: tuple[str, ...], shown: Presented) -> None:
         try:
             patience_s = self._recorder.timeout_s
             case.who = await asyncio.wait_for(self._identifier.verify(credential, accept, time.time()), patience_s)
         except TimeoutError:
             case.who = Refusal("provider_unavailable")
+        self._confirm(case, credential, shown)
+
+    def _confirm(self, case: Case, credential: Credential, shown: Presented) -> None:
+        if isinstance(case.who, Identity):
+            case.who = self._identifier.confirm(case.who, credential, shown, time.time()) or case.who
         self._identified(case)
 
     def _identified(self, case: Case) -> None:

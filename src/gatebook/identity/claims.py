@@ -2,20 +2,22 @@
 
 In: the claims of a token whose signature holds, the provider's configuration, the time. Out: an Identity, or
 `Unfit` with a reason of record.REASONS. A claim of the wrong type refuses the token; nothing is guessed,
-and nothing that is bound to a proof which was not asked for (`cnf`) is taken without it.
-RFC 7519, RFC 8725, RFC 9068; docs/identity.md lists each check. Pure.
+and a confirmation (`cnf`) with anything in it that is not known here refuses the token too.
+RFC 7519, RFC 7800, RFC 8725, RFC 9068; docs/identity.md lists each check. Pure.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gatebook.config.model import OIDCProvider
 from gatebook.identity.jws import Unfit
-from gatebook.identity.types import Identity
+from gatebook.identity.types import Bound, Identity
 
 MAX_NAME_LENGTH = 512
 
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256 in base64url
 _ACCESS_TYPES = ("jwt", "at+jwt", "application/at+jwt")
 # What only an ID token (OpenID Connect Core 1.0, 2), a logout token or another security event holds.
 _NO_ACCESS_TOKEN = ("nonce", "at_hash", "c_hash", "s_hash", "events")
@@ -39,8 +41,6 @@ def identify(
     """Whose token it is, by all that `claims` say. Raises Unfit. `iss` has been compared before."""
     _check_audience(claims.get("aud"), provider.audience)
     expires_at = _check_times(claims, provider, now)
-    if "cnf" in claims:
-        raise Unfit("token_claims")
     subject = _name(claims.get("sub"))
     client = lookup(claims, provider.client_claim)
     return Identity(
@@ -52,6 +52,9 @@ def identify(
         groups=_names(lookup(claims, provider.groups_claim)),
         scopes=_scopes(lookup(claims, provider.scope_claim)),
         claims=claims,
+        bound=_bound(claims),
+        token_id=_name(claims["jti"]) if "jti" in claims else None,
+        issued_at=_time(claims, "iat"),
         credential_sha256=credential_sha256,
         expires_at=expires_at,
     )
@@ -67,6 +70,18 @@ def lookup(claims: dict[str, Any], name: str) -> Any:
             return None
         value = value[part]
     return value
+
+
+def _bound(claims: dict[str, Any]) -> Bound | None:
+    """What must be shown beside the token. A way to confirm that is not known here cannot be passed over."""
+    if "cnf" not in claims:
+        return None
+    cnf = claims["cnf"]
+    if not isinstance(cnf, dict) or not cnf or not cnf.keys() <= {"jkt", "x5t#S256"}:
+        raise Unfit("token_claims")
+    if not all(isinstance(value, str) and _THUMBPRINT.fullmatch(value) for value in cnf.values()):
+        raise Unfit("token_claims")
+    return Bound(jkt=cnf.get("jkt"), x5t_s256=cnf.get("x5t#S256"))
 
 
 def _check_audience(aud: object, accepted: list[str]) -> None:

@@ -1,67 +1,59 @@
 """Who is calling: what the guard asks, once for each request.
 
-`present` finds the credential, `lookup` answers at once from what is known, and `verify` does the work that is
-left: a signature, and at most one wait for a provider's keys. In: header fields and the route's providers.
-Out: an Identity, or a Refusal with a reason of record.REASONS. A provider that is down makes its own unknown
-tokens unavailable and nothing else. Never raises for what a client sent.
+`present` finds the credential, `lookup` answers at once from what is known, `verify` does the work that is left,
+and `confirm` looks at what no cache may answer: whether this request may use that identity. In: what a request
+shows, and the route's providers, each an object of its own (`method`), asked in the route's order; the first that
+knows the credential wins. Out: an Identity, or a Refusal with a reason of record.REASONS. Never raises for
+what a client sent.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import httpx2
 
 from gatebook import kept
-from gatebook.config.model import ApiKeyProvider, Configuration, OIDCProvider
+from gatebook.config.model import ApiKeyProvider, Configuration, Provider
 from gatebook.identity import api_key_file
 from gatebook.identity.api_key import KeyRing
-from gatebook.identity.cache import TokenCache
+from gatebook.identity.api_key_method import ApiKeyMethod
 from gatebook.identity.discovery import Discovery
 from gatebook.identity.jwks import KeySource
-from gatebook.identity.jws import Unfit
-from gatebook.identity.jwt import Token, may_be_of_a_newer_key, read, verify
+from gatebook.identity.method import Method, Source
+from gatebook.identity.oidc import OIDCMethod
 from gatebook.identity.present import Plan, plan, present
-from gatebook.identity.types import Credential, Identity, Refusal
+from gatebook.identity.types import Credential, Identity, Presented, Refusal
 
-PATIENCE_S = 3.0  # for a provider's keys, in one request
+AnySource = TypeVar("AnySource", bound=Source)
 
 
-class _Issuer:
-    """A provider under one configuration. Its cache dies with that, its source may be handed on."""
+class _Accepted(NamedTuple):
+    """What a route's list of providers comes to. `methods`: kind of credential -> who is asked, in order."""
 
-    def __init__(self, name: str, provider: OIDCProvider, source: KeySource) -> None:
-        self.name = name
-        self.provider = provider
-        self.source = source
-        self._cache = TokenCache()
-
-    def recall(self, digest: bytes, now: float) -> Identity | None:
-        return self._cache.get(digest, self.source.keys(now).marks, now)
-
-    def verify(self, token: Token, digest: bytes, now: float) -> Identity:
-        """Raises Unfit."""
-        verified = verify(token, self.name, self.provider, self.source.keys(now), digest, now)
-        self._cache.put(digest, verified)
-        return verified.identity
+    plan: Plan
+    methods: dict[str, tuple[Method, ...]]
 
 
 class _Deployment:
     """All that follows from one configuration."""
 
-    def __init__(self, configuration: Configuration, sources: Mapping[str, KeySource]) -> None:
-        self.configuration = configuration
-        self.key_headers: dict[str, str] = {}
-        self.issuers: dict[str, _Issuer] = {}
-        self.plans: dict[tuple[str, ...], Plan] = {}  # as many as there are lists of providers in the routes
-        for name, provider in configuration.identity.items():
-            if isinstance(provider, ApiKeyProvider):
-                self.key_headers[name] = provider.header.lower()
-            else:
-                self.issuers[name] = _Issuer(name, provider, sources[name])
+    def __init__(self, configuration: Configuration, methods: dict[str, Method]) -> None:
+        self._configuration = configuration
+        self.methods = methods
+        self._accepted: dict[tuple[str, ...], _Accepted] = {}  # as many as the routes have lists of providers
+
+    def accepted(self, accept: tuple[str, ...]) -> _Accepted:
+        found = self._accepted.get(accept)
+        if found is None:
+            asked = [self.methods[name] for name in accept if name in self.methods]
+            kinds = {kind for method in asked for kind in method.takes}
+            methods = {kind: tuple(method for method in asked if kind in method.takes) for kind in kinds}
+            found = self._accepted[accept] = _Accepted(plan(self._configuration, accept), methods)
+        return found
 
 
 class Identifier:
@@ -81,8 +73,8 @@ class Identifier:
         self._clock = clock
         self._client = client
         self._watch = kept.Watch(api_keys, api_key_file.KIND, lambda document: KeyRing(document.keys))
-        self._sources = self._make_sources(configuration, {})
-        self._in_force = _Deployment(configuration, self._sources)
+        self._sources: dict[str, Source] = {}
+        self._sources, self._in_force = self._compile(configuration)
         self._started = False
 
     # -- its life ---------------------------------------------------------------------------------------
@@ -100,112 +92,102 @@ class Identifier:
             await source.stop()
 
     async def reconfigure(self, configuration: Configuration) -> None:
-        """Providers that stayed the same keep their keys, but no verified token. Raises as the constructor.
+        """Providers that stayed the same keep their sources, but no verified token. Raises as the constructor.
 
         Where it raises, nothing has changed. It does not give way to other tasks once it has: so the caller
         may switch its own part in the same breath.
         """
         before = self._sources
-        sources = self._make_sources(configuration, before)
+        sources, deployment = self._compile(configuration)
         for name, source in before.items():
             if sources.get(name) is not source:
                 await source.stop()
         self._sources = sources
-        self._in_force = _Deployment(configuration, sources)
+        self._in_force = deployment
         if self._started:
             for source in sources.values():
                 source.start()
 
-    def _make_sources(self, configuration: Configuration, before: Mapping[str, KeySource]) -> dict[str, KeySource]:
-        sources: dict[str, KeySource] = {}
+    def _compile(self, configuration: Configuration) -> tuple[dict[str, Source], _Deployment]:
+        sources: dict[str, Source] = {}
+        methods: dict[str, Method] = {}
+        headers = {n: p.header.lower() for n, p in configuration.identity.items() if isinstance(p, ApiKeyProvider)}
         for name, provider in configuration.identity.items():
-            if isinstance(provider, OIDCProvider):
-                old = before.get(name)
-                if old is not None and old.provider == provider:
-                    sources[name] = old
-                else:
-                    sources[name] = KeySource(name, provider, Discovery(provider, self._client), self._clock)
-        return sources
+            if isinstance(provider, ApiKeyProvider):
+                fellows = frozenset(other for other in headers if headers[other] == headers[name])
+                methods[name] = ApiKeyMethod(name, fellows, self._watch)
+                continue
+            keys = self._kept(name, provider, KeySource)
+            if keys is None:
+                keys = KeySource(name, provider, Discovery(provider, self._client), self._clock)
+            sources[name] = keys
+            methods[name] = OIDCMethod(name, provider, keys, self._clock)
+        return sources, _Deployment(configuration, methods)
+
+    def _kept(self, name: str, provider: Provider, kind: type[AnySource]) -> AnySource | None:
+        source = self._sources.get(name)
+        return source if isinstance(source, kind) and source.provider == provider else None
 
     def ready(self) -> bool:
         """Whether it answers. A provider that is down is no reason not to."""
         return self._started
 
     # -- one request ------------------------------------------------------------------------------------
-    def present(self, headers: list[tuple[bytes, bytes]], accept: tuple[str, ...]) -> Credential | Refusal | None:
-        """The one credential for the providers in `accept`; None when there is none. Names in lower case."""
-        wanted = self._in_force.plans.get(accept)
-        if wanted is None:
-            wanted = self._in_force.plans[accept] = plan(self._in_force.configuration, accept)
-        return present(headers, wanted)
+    def present(self, presented: Presented, accept: tuple[str, ...]) -> Credential | Refusal | None:
+        """The one credential for the providers in `accept`; None when there is none."""
+        return present(presented, self._in_force.accepted(accept).plan)
 
     def lookup(self, credential: Credential, accept: tuple[str, ...], now: float) -> Identity | Refusal | None:
         """What is known without work; None: ask `verify`."""
-        if credential.method == "api_key":
-            return self._by_key(credential, accept, now)
-        digest = hashlib.sha256(credential.value).digest()
-        issuers = self._in_force.issuers
-        for name in accept:
-            issuer = issuers.get(name)
-            if issuer is not None:
-                identity = issuer.recall(digest, now)
-                if identity is not None:
-                    return identity
-        return None
+        refusal: Refusal | None = None
+        unknown = False
+        for method in self._in_force.accepted(accept).methods.get(credential.method, ()):
+            found = method.recall(credential, now)
+            if isinstance(found, Identity):
+                return found
+            if found is None:
+                unknown = True
+            else:
+                refusal = _weightier(refusal, found)
+        return None if unknown else refusal
 
     async def verify(self, credential: Credential, accept: tuple[str, ...], now: float) -> Identity | Refusal:
-        """Waits at most PATIENCE_S, and only for keys. May be cancelled; that disturbs nobody else."""
-        found = self.lookup(credential, accept, now)
-        if found is not None:
-            return found
-        digest = credential.sha256()
-        try:
-            token = read(credential.value)
-        except Unfit as error:
-            return Refusal(error.reason)
-        answer, stale = self._judge(token, digest, accept, now)
-        if stale is None:
-            return answer
-        current = await stale.refetch(PATIENCE_S)
-        # Many may have waited with the same token: the first of them has done the work for the others.
-        now = self._clock()
-        found = self.lookup(credential, accept, now)
-        if found is not None:
-            return found
-        answer, stale = self._judge(token, digest, accept, now)
-        if isinstance(answer, Refusal) and stale is not None and not current:
-            return Refusal("provider_unavailable", answer.provider)
-        return answer
+        """May wait, but not long. May be cancelled; that disturbs nobody else."""
+        while True:
+            deployment = self._in_force
+            answer = self.lookup(credential, accept, now) or await self._ask(deployment, credential, accept, now)
+            if deployment is self._in_force:
+                return answer
+            now = self._clock()  # Who waited through a reconfiguration is judged by the new one.
 
-    def _judge(
-        self, token: Token, digest: bytes, accept: tuple[str, ...], now: float
-    ) -> tuple[Identity | Refusal, KeySource | None]:
-        """The answer; and whose keys are to be fetched anew, if that could make it another."""
-        refusal = Refusal("token_issuer")
-        stale: KeySource | None = None
-        for name in accept:
-            issuer = self._in_force.issuers.get(name)
-            if issuer is None or issuer.provider.issuer != token.issuer:
-                continue
-            try:
-                return issuer.verify(token, digest, now), None
-            except Unfit as error:
-                if refusal.provider is None:
-                    refusal = Refusal(error.reason, name)
-                if stale is None and may_be_of_a_newer_key(error.reason, token):
-                    stale = issuer.source
-        return refusal, stale
+    async def _ask(
+        self, deployment: _Deployment, credential: Credential, accept: tuple[str, ...], now: float
+    ) -> Identity | Refusal:
+        refusal: Refusal | None = None
+        for method in deployment.accepted(accept).methods.get(credential.method, ()):
+            found = await method.verify(credential, now)
+            if isinstance(found, Identity):
+                return found
+            refusal = _weightier(refusal, found)
+            now = self._clock()
+        return refusal or Refusal("token_issuer")
 
-    def _by_key(self, credential: Credential, accept: tuple[str, ...], now: float) -> Identity | Refusal:
-        ring = self._watch.value
-        if ring is None:
-            return Refusal("provider_unavailable", credential.provider)
-        found = ring.find(credential.value, now)
-        if isinstance(found, Refusal):
-            return found
-        # A key opens by its own provider's header alone, and only where that provider is accepted.
-        headers = self._in_force.key_headers
-        header = headers.get(found.provider)
-        if found.provider not in accept or header is None or header != headers.get(credential.provider or ""):
-            return Refusal("key_unknown", found.provider)
-        return found
+    def confirm(
+        self,
+        identity: Identity,
+        credential: Credential,  # noqa: ARG002 - proofs and revocations
+        presented: Presented,  # noqa: ARG002 - are told by these;
+        now: float,  # noqa: ARG002 - there are none yet
+    ) -> Refusal | None:
+        """Whether this request may use that identity: asked for every one, and never remembered."""
+        if identity.bound is not None:
+            # Nothing here can check the proof that it asks for.
+            return Refusal("token_claims", identity.provider)
+        return None
+
+
+def _weightier(first: Refusal | None, second: Refusal) -> Refusal:
+    """The first provider's whose credential it claims to be; where it is nobody's, the first."""
+    if first is None or (first.provider is None and second.provider is not None):
+        return second
+    return first

@@ -1,8 +1,8 @@
 """Finds the one credential of a request, among its header fields and for its route's providers.
 
-In: header fields, names in lower case, hostile. Out: a Credential, a Refusal, or None when nothing was
-presented. Only what the route's providers take is looked at: a bearer token if one of them is OIDC, the key
-headers of the others. Two credentials are never weighed against each other: that is credential_ambiguous.
+In: what a request shows, hostile. Out: a Credential, a Refusal, or None when nothing was presented. Only what
+the route's providers take is looked at: the key headers of those that take keys, and a bearer token if there is
+one of another type. Two credentials are never weighed against each other: that is credential_ambiguous.
 RFC 6750, 2.1 is the only way to send a token; never in a query or a body. Pure.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gatebook.config.model import ApiKeyProvider, Configuration
 from gatebook.identity.jws import MAX_TOKEN_BYTES
-from gatebook.identity.types import Credential, Refusal
+from gatebook.identity.types import Credential, Presented, Refusal
 
 AUTHORIZATION = b"authorization"
 
@@ -41,10 +41,10 @@ def plan(configuration: Configuration, accept: Iterable[str]) -> Plan:
     return Plan(bearer, key_headers)
 
 
-def present(headers: list[tuple[bytes, bytes]], wanted: Plan) -> Credential | Refusal | None:
+def present(presented: Presented, wanted: Plan) -> Credential | Refusal | None:
     bearer, key_headers = wanted
     authorization = key = provider = None
-    for name, value in headers:
+    for name, value in presented.headers:
         if name == AUTHORIZATION:
             if bearer:
                 if authorization is not None:
@@ -66,7 +66,7 @@ def _token(authorization: bytes) -> Credential | Refusal | None:
     if len(authorization) <= _LONGEST:
         found = _BEARER.fullmatch(authorization)
         if found is not None:
-            return Credential("bearer", found[1])
+            return Credential("bearer", found[1], scheme="bearer")
     scheme = authorization[:7].lower()
     # Another scheme presents nothing that a provider of this route takes: the answer is a challenge.
     return Refusal("token_malformed") if scheme.rstrip() == b"bearer" else None

@@ -1,0 +1,60 @@
+"""The method `oidc`: bearer JWTs of an OpenID provider, verified here by its published keys.
+
+In: a bearer token. Out: an Identity, or a Refusal. A token in form that names another issuer is nobody's here.
+Waits at most PATIENCE_S, and only for keys; a provider that is down makes its own tokens of unknown keys
+unavailable and nothing else. Only what was verified is remembered. Never raises for what a client sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gatebook.config.model import OIDCProvider
+from gatebook.identity.cache import TokenCache
+from gatebook.identity.jwks import KeySource
+from gatebook.identity.jws import Unfit
+from gatebook.identity.jwt import Token, may_be_of_a_newer_key, read, verify
+from gatebook.identity.types import Credential, Identity, Refusal
+
+PATIENCE_S = 3.0  # for a provider's keys, in one request
+
+
+class OIDCMethod:
+    takes = frozenset({"bearer"})
+
+    def __init__(self, name: str, provider: OIDCProvider, source: KeySource, clock: Callable[[], float]) -> None:
+        self._name = name
+        self._provider = provider
+        self._source = source
+        self._clock = clock
+        self._cache = TokenCache()
+
+    def recall(self, credential: Credential, now: float) -> Identity | None:
+        return self._cache.get(credential.sha256(), self._source.keys(now).marks, now)
+
+    async def verify(self, credential: Credential, now: float) -> Identity | Refusal:
+        try:
+            token = read(credential.value)
+        except Unfit as error:
+            return Refusal(error.reason)
+        if token.issuer != self._provider.issuer:
+            return Refusal("token_issuer")
+        answer = self._judge(token, credential, now)
+        if isinstance(answer, Identity) or not may_be_of_a_newer_key(answer.reason, token):
+            return answer
+        current = await self._source.refetch(PATIENCE_S)
+        # Many may have waited with the same token: the first of them has done the work for the others.
+        now = self._clock()
+        answer = self.recall(credential, now) or self._judge(token, credential, now)
+        if isinstance(answer, Refusal) and may_be_of_a_newer_key(answer.reason, token) and not current:
+            return Refusal("provider_unavailable", self._name)
+        return answer
+
+    def _judge(self, token: Token, credential: Credential, now: float) -> Identity | Refusal:
+        digest = credential.sha256()
+        try:
+            verified = verify(token, self._name, self._provider, self._source.keys(now), digest, now)
+        except Unfit as error:
+            return Refusal(error.reason, self._name)
+        self._cache.put(digest, verified)
+        return verified.identity
