@@ -55,6 +55,7 @@ REASONS: dict[str, Reason] = {
     "key_revoked": Reason(401, "client", "Authentication failed"),
     "provider_unavailable": Reason(503, "guard", "Service unavailable"),
     # policy and limits
+    "deny_rule": Reason(403, "policy", "Forbidden"),
     "no_rule": Reason(403, "policy", "Forbidden"),
     "condition_error": Reason(403, "policy", "Forbidden"),
     "limit_exceeded": Reason(429, "limit", "Too many requests"),
@@ -103,8 +104,20 @@ class TLSPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     certificate: str | None = None  # SHA-256 of the client's certificate, hex
 
 
+class ShadowPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The verdict that the rules in shadow mode would have brought about, had they been enforced."""
+
+    verdict: Literal["allow", "deny"]
+    reason: str  # key of REASONS
+    rule: str | None = None  # absent where no rule would have held
+
+
 class DecisionPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """On whose word. `configuration` is the SHA-256 of the effective configuration, hex."""
+    """On whose word. `configuration` is the SHA-256 of the effective configuration, hex.
+
+    `rule` is the rule that allowed or denied, or whose condition could not be evaluated and so denied.
+    `shadow` is there only where it is another verdict.
+    """
 
     verdict: Literal["allow", "deny"]
     status: int  # what the client is told on a denial; 200 on an allow
@@ -112,6 +125,7 @@ class DecisionPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     configuration: str
     durability: str
     rule: str | None = None
+    shadow: ShadowPart | None = None
 
 
 class LimitPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

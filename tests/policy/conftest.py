@@ -14,7 +14,7 @@ from gatebook.policy import Facts
 Configure = Callable[..., Configuration]
 
 
-def configuration_of(*routes: dict[str, Any] | str) -> Configuration:
+def configuration_of(*routes: dict[str, Any] | str, **sections: Any) -> Configuration:
     """Routes as in YAML; a text alone is a path. Names, method and upstream are filled in."""
     filled = []
     for number, route in enumerate(routes):
@@ -28,6 +28,7 @@ def configuration_of(*routes: dict[str, Any] | str) -> Configuration:
             "identity": {"partners": {"type": "api_key"}, "others": {"type": "api_key", "header": "X-Other"}},
             "upstreams": {"orders": {"url": "http://127.0.0.1:9001"}},
             "routes": filled,
+            **sections,
         }
     )
 

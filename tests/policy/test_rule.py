@@ -20,10 +20,10 @@ def ruling(
     caller: Identity | None,
     facts: Facts | None = None,
     identity: str = "partners",
+    deny: list[dict[str, Any]] | None = None,
 ) -> Ruling:
-    configuration = configuration_of(
-        {"path": "/o/{id}", "identity": ["partners"] if identity == "partners" else identity, "allow": allow}
-    )
+    accepted = ["partners"] if identity == "partners" else identity
+    configuration = configuration_of({"path": "/o/{id}", "identity": accepted, "deny": deny or [], "allow": allow})
     match = Routes(configuration).match("GET", "/o/1")
     assert isinstance(match, Match)
     return Policy(configuration).authorise(match, caller, facts or facts_of(), 1e9)
@@ -111,8 +111,132 @@ def test_identity_that_nobody_checked_is_not_used_on_a_public_route() -> None:
 
 
 def test_every_reason_is_in_the_record() -> None:
-    for reason in ("rule", "public", "no_rule", "condition_error"):
+    for reason in ("rule", "public", "deny_rule", "no_rule", "condition_error"):
         assert REASONS[reason].source == "policy"
+
+
+# -- deny -------------------------------------------------------------------------------------------------
+BANNED = {"name": "banned", "roles": ["banned"]}
+BROKEN = {"name": "broken", "when": "identity.claims.missing"}
+EVERYBODY = {"name": "everybody", "when": "true"}
+
+
+def test_deny_comes_before_allow() -> None:
+    caller = identity_of(roles=("reader", "banned"))
+    assert ruling([READERS], caller, deny=[BANNED]) == Ruling(False, "banned", "deny_rule")
+    assert ruling([READERS], identity_of(roles=("reader",)), deny=[BANNED]) == Ruling(True, "readers", "rule")
+
+
+def test_first_deny_that_holds_is_named() -> None:
+    deny: list[dict[str, Any]] = [{**BANNED, "name": "no", "roles": ["x"]}, BANNED, EVERYBODY]
+    assert ruling([READERS], identity_of(roles=("banned",)), deny=deny).rule == "banned"
+
+
+def test_deny_whose_condition_fails_denies_and_is_named() -> None:
+    assert ruling([EVERYBODY], identity_of(), deny=[BROKEN]) == Ruling(False, "broken", "condition_error")
+
+
+def test_deny_whose_condition_fails_is_not_asked_of_others() -> None:
+    deny = [{**BROKEN, "roles": ["contractor"]}]
+    assert ruling([EVERYBODY], identity_of(roles=("reader",)), deny=deny).allowed
+    assert not ruling([EVERYBODY], identity_of(roles=("contractor",)), deny=deny).allowed
+
+
+def test_deny_alone_allows_nobody() -> None:
+    assert ruling([], identity_of(), deny=[BANNED]) == Ruling(False, None, "no_rule")
+
+
+def test_public_route_with_deny_is_public_for_all_others() -> None:
+    deny = [{"name": "outside", "when": '!client.address.startsWith("10.")'}]
+    assert ruling([], None, facts_of(address="10.1.2.3"), "none", deny) == Ruling(True, None, "public")
+    assert ruling([], None, facts_of(), "none", deny) == Ruling(False, "outside", "deny_rule")
+
+
+def test_deny_by_an_identity_that_nobody_checked_denies() -> None:
+    deny = [{"name": "ann", "when": 'identity.subject == "ann"'}]
+    assert ruling([], identity_of(), None, "none", deny) == Ruling(False, "ann", "condition_error")
+
+
+# -- shadow -----------------------------------------------------------------------------------------------
+def shadow(rule: dict[str, Any]) -> dict[str, Any]:
+    return {**rule, "mode": "shadow"}
+
+
+def test_shadow_deny_lets_pass_and_is_told() -> None:
+    found = ruling([EVERYBODY], identity_of(roles=("banned",)), deny=[shadow(BANNED)])
+    assert found == Ruling(True, "everybody", "rule", Ruling(False, "banned", "deny_rule"))
+
+
+def test_shadow_deny_that_cannot_be_evaluated_would_deny() -> None:
+    found = ruling([EVERYBODY], identity_of(), deny=[shadow(BROKEN)])
+    assert found == Ruling(True, "everybody", "rule", Ruling(False, "broken", "condition_error"))
+
+
+def test_shadow_allow_lets_nobody_pass_and_is_told() -> None:
+    found = ruling([shadow(READERS)], identity_of(roles=("reader",)))
+    assert found == Ruling(False, None, "no_rule", Ruling(True, "readers", "rule"))
+
+
+def test_shadow_that_would_change_no_verdict_is_not_told() -> None:
+    reader = identity_of(roles=("reader",))
+    assert ruling([shadow(EVERYBODY), READERS], reader) == Ruling(True, "readers", "rule")
+    assert ruling([READERS], reader, deny=[shadow(BANNED)]) == Ruling(True, "readers", "rule")
+    banned = identity_of(roles=("banned",))
+    assert ruling([], banned, deny=[BANNED, shadow(EVERYBODY)]) == Ruling(False, "banned", "deny_rule")
+    assert ruling([shadow(EVERYBODY)], banned, deny=[BANNED]) == Ruling(False, "banned", "deny_rule")
+
+
+def test_shadow_deny_stands_before_shadow_allow() -> None:
+    found = ruling([shadow(EVERYBODY)], identity_of(roles=("banned",)), deny=[shadow(BANNED)])
+    assert found == Ruling(False, None, "no_rule")
+
+
+def test_public_route_whose_only_rules_are_shadows_stays_public() -> None:
+    rules = [shadow({"name": "inside", "when": 'client.address.startsWith("10.")'})]
+    assert ruling(rules, None, identity="none") == Ruling(True, None, "public", Ruling(False, None, "no_rule"))
+    assert ruling(rules, None, facts_of(address="10.1.2.3"), "none") == Ruling(True, None, "public")
+
+
+@st.composite
+def rule_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
+    conditions = st.sampled_from([{}, {"when": "true"}, {"when": "false"}, {"when": "identity.claims.missing"}])
+    roles = st.lists(st.sampled_from("ab"), max_size=2)
+    modes = st.sampled_from(["enforce", "shadow"])
+    made = draw(st.lists(st.tuples(conditions, roles, modes), max_size=4))
+    return [{**when, "roles": roles, "mode": mode} for when, roles, mode in made if when or roles]
+
+
+@given(rule_lists(), rule_lists(), st.lists(st.sampled_from("ab"), max_size=2))
+def test_ruling_is_what_a_plain_reading_of_the_rules_says(
+    deny: list[dict[str, Any]], allow: list[dict[str, Any]], held: list[str]
+) -> None:
+    rules = [
+        [{"name": f"{word}{at}", **rule} for at, rule in enumerate(side)]
+        for word, side in (("d", deny), ("a", allow))
+    ]
+
+    def plainly(modes: set[str]) -> tuple[Any, ...]:
+        outcomes = {"true": True, "false": False, None: True}
+        failed = False
+        for effect, side in enumerate(rules):
+            for rule in side:
+                if rule["mode"] not in modes or (rule["roles"] and not set(rule["roles"]) & set(held)):
+                    continue
+                holds = outcomes.get(rule.get("when"))
+                if holds:
+                    return bool(effect), rule["name"], ("deny_rule", "rule")[effect]
+                if holds is None and not effect:
+                    return False, rule["name"], "condition_error"
+                failed = failed or holds is None
+        return False, None, "condition_error" if failed else "no_rule"
+
+    found = ruling(rules[1], identity_of(roles=tuple(held)), deny=rules[0])
+    live, tried = plainly({"enforce"}), plainly({"enforce", "shadow"})
+    assert (found.allowed, found.rule, found.reason) == live
+    if tried[0] is live[0]:
+        assert found.shadow is None
+    else:
+        assert found.shadow == Ruling(*tried)
 
 
 def test_rules_are_the_matched_routes_own() -> None:

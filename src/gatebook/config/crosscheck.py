@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
 from gatebook.config.explain import nearest
 from gatebook.config.source import Location, Source, dotted, shown
 from gatebook.errors import Problem
+
+_EFFECTS = ("deny", "allow")
 
 
 def crosscheck(source: Source) -> list[Problem]:
@@ -23,6 +26,7 @@ def crosscheck(source: Source) -> list[Problem]:
         *_references(source, data),
         *_unique(source, _texts(data, ("routes",), "name"), "route"),
         *_names_within_routes(source, data),
+        *_roles(source, data),
         *_addresses(source, data),
         *_issuers(source, data),
     ]
@@ -85,8 +89,53 @@ def _unique(
 
 def _names_within_routes(source: Source, data: Any) -> Iterator[Problem]:
     for where, route in _routes(data):
-        yield from _unique(source, _texts(route, (*where, "allow"), "name"), "rule")
+        rules = chain(*(_texts(route, (*where, effect), "name") for effect in _EFFECTS))
+        yield from _unique(source, rules, "rule")
         yield from _unique(source, _texts(route, (*where, "limits"), "name"), "limit")
+
+
+def _roles(source: Source, data: Any) -> Iterator[Problem]:
+    """Where roles are declared, each that is named must be among them, and none may include itself."""
+    declared = _mapping(_mapping(data).get("roles"))
+    if not declared:
+        return
+    places = [
+        (*where, effect, number, "roles")
+        for where, route in _routes(data)
+        for effect in _EFFECTS
+        for number in range(len(_list(route.get(effect))))
+    ]
+    places += [("roles", name, "includes") for name in declared]
+    for place in places:
+        for at, name in enumerate(_list(_at(data, place))):
+            if isinstance(name, str) and name not in declared:
+                yield _undefined(source, (*place, at), "role", name, list(declared))
+    for name in declared:
+        yield from _circle(source, declared, name)
+
+
+def _circle(source: Source, declared: dict[str, Any], name: str) -> Iterator[Problem]:
+    """The shortest way from a role back to itself; reported once, at the role that stands first of all in it."""
+    order = list(declared)
+    ways: list[tuple[str, ...]] = [(name,)]
+    seen = {name}
+    for way in ways:
+        for at, inner in enumerate(_list(_mapping(declared[way[-1]]).get("includes"))):
+            if inner == name:
+                if name == min(way, key=order.index):
+                    place: Location = ("roles", way[-1], "includes", at)
+                    said = f"a circle: {' includes '.join((*way, name))}"
+                    yield source.problem(source.value_at(place), dotted(place), said, "roles that end somewhere")
+                return
+            if isinstance(inner, str) and inner in declared and inner not in seen:
+                seen.add(inner)
+                ways.append((*way, inner))
+
+
+def _at(data: Any, place: Location) -> Any:
+    for part in place:
+        data = _mapping(data).get(part) if isinstance(part, str) else _list(data)[part]
+    return data
 
 
 def _addresses(source: Source, data: Any) -> Iterator[Problem]:

@@ -116,19 +116,33 @@ class Upstream(Model):
     ca: FilePath | None = Field(default=None, description="PEM file; an https upstream is always verified")
 
 
+RoleName = Annotated[str, Field(min_length=1, max_length=512, description="a role, spelt as in credentials")]
+
+
+class Role(Model):
+    """What holding a role means beyond its name."""
+
+    includes: list[str] = Field(default=[], description="roles that whoever holds this one holds too")
+
+
 class Rule(Model):
-    """Allows when every condition named here holds; of a list, one match is enough."""
+    """Holds when every condition named here holds; of a list, one match is enough."""
 
     name: Name
+    methods: list[Method] = Field(default=[], description="any of these methods of the route")
+    paths: list[str] = Field(default=[], description="any of these path templates, within the route's")
     roles: list[str] = Field(default=[], description="any of these roles")
     groups: list[str] = Field(default=[], description="any of these groups")
     scopes: list[str] = Field(default=[], description="any of these scopes")
     when: str | None = Field(default=None, description="a CEL expression of type bool")
+    mode: Literal["enforce", "shadow"] = Field(
+        default="enforce", description="shadow: only recorded, where it would have changed the verdict"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Rule:
-        if not (self.roles or self.groups or self.scopes or self.when):
-            raise ValueError("a rule needs at least one of roles, groups, scopes, when")
+        if not (self.methods or self.paths or self.roles or self.groups or self.scopes or self.when):
+            raise ValueError("a rule needs at least one of methods, paths, roles, groups, scopes, when")
         return self
 
 
@@ -183,6 +197,7 @@ class Route(Model):
         Annotated[list[Name], Tag("list"), Field(min_length=1)] | Annotated[Literal["none"], Tag("none")],
         Discriminator(_names_or_none),
     ] = Field(description="names of identity providers, any of which will do; or none")
+    deny: list[Rule] = Field(default=[], description="rules, tried before allow; the first that holds denies")
     allow: list[Rule] = Field(default=[], description="rules, in order; the first that holds allows")
     limits: list[Limit] = Field(default=[], description="rate limits; all of them must have room")
     durability: Durability | None = Field(default=None, description="overrides audit.durability")
@@ -190,8 +205,9 @@ class Route(Model):
 
     @model_validator(mode="after")
     def _check(self) -> Route:
-        if self.identity == "none" and any(r.roles or r.groups or r.scopes for r in self.allow):
-            raise ValueError("allow: roles, groups and scopes need an identity, but identity is none")
+        for name, rules in (("deny", self.deny), ("allow", self.allow)):
+            if self.identity == "none" and any(r.roles or r.groups or r.scopes for r in rules):
+                raise ValueError(f"{name}: roles, groups and scopes need an identity, but identity is none")
         return self
 
 
@@ -262,6 +278,9 @@ class Configuration(Model):
     )
     listen: list[Listener] = Field(min_length=1, description="where clients connect")
     identity: dict[Name, Provider] = Field(default={}, description="who may call: identity providers by name")
+    roles: dict[RoleName, Role] = Field(
+        default={}, description="the roles that rules may name, and what they include; empty: any, as they are"
+    )
     upstreams: dict[Name, Upstream] = Field(description="services behind the gateway, by name")
     routes: list[Route] = Field(min_length=1, description="what may be called; anything else is 404")
     audit: Audit = Field(default=Audit(), description="what records hold, and when they are durable")

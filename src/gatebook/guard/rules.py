@@ -8,6 +8,7 @@ allows; knows no socket, no recorder and no clock.
 from __future__ import annotations
 
 import hmac
+from typing import Literal
 
 import msgspec
 
@@ -16,19 +17,23 @@ from gatebook.config.model import Configuration, Route
 from gatebook.guard.asked import Asked, text, trace_id
 from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.limits import Limiter, Taken
-from gatebook.policy import Facts, Match, Miss, Policy, Routes, joined
+from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling, joined
 from gatebook.redact import Names, Redactor, cipher_name, protocol_version, tls_version
 
 NO_NAMES = Names(None, None)
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """What the client is told and why. `reason` is a key of record.REASONS."""
+    """What the client is told and why. `reason` is a key of record.REASONS.
+
+    `shadow`: the ruling had the rules in shadow mode been enforced, where it would be another verdict.
+    """
 
     allowed: bool
     reason: str
     rule: str | None = None
     taken: Taken | None = None
+    shadow: Ruling | None = None
 
 
 class Rules:
@@ -73,11 +78,11 @@ class Rules:
         """Rules first, then limits: a caller without a right uses up nobody's."""
         ruling = self._policy.authorise(match, identity, facts, now)
         if not ruling.allowed:
-            return Verdict(False, ruling.reason, ruling.rule)
+            return Verdict(False, ruling.reason, ruling.rule, None, ruling.shadow)
         taken = self._limiter.take(match.route, identity, facts.address, monotonic_s)
         if taken is not None and not taken.allowed:
-            return Verdict(False, "limit_exceeded", ruling.rule, taken)
-        return Verdict(True, ruling.reason, ruling.rule, taken)
+            return Verdict(False, "limit_exceeded", ruling.rule, taken)  # a shadow rule could only deny, too
+        return Verdict(True, ruling.reason, ruling.rule, taken, ruling.shadow)
 
     def challenge(self, route: Route, refused: bool) -> str:
         """The WWW-Authenticate field of a 401 (RFC 9110, RFC 6750)."""
@@ -129,6 +134,7 @@ class Rules:
                 configuration=self.digest,
                 durability=self.durability(match),
                 rule=verdict.rule,
+                shadow=_shadow(verdict.shadow) if verdict.shadow is not None else None,
             ),
             upstream=route.upstream if route is not None and verdict.allowed else None,
             limit=verdict.taken.part if verdict.taken is not None else None,
@@ -151,6 +157,11 @@ class Rules:
     def fingerprint(self, credential_sha256: bytes) -> str:
         """Links a credential's uses, here and nowhere else; nothing leads back from it without the key."""
         return hmac.digest(self._fingerprint_key, credential_sha256, "sha256")[:16].hex()
+
+
+def _shadow(ruling: Ruling) -> record.ShadowPart:
+    verdict: Literal["allow", "deny"] = "allow" if ruling.allowed else "deny"
+    return record.ShadowPart(verdict=verdict, reason=ruling.reason, rule=ruling.rule)
 
 
 def _challenge(configuration: Configuration, route: Route) -> str:

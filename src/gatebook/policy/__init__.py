@@ -1,13 +1,14 @@
 """Which route a request belongs to, and whether a rule allows it. Decisions only; nothing is done here.
 
-`path` says which request targets are canonical, `route` finds the route, `condition` evaluates CEL,
-`rule` decides. The guard asks them in that order. Never imports the gateway, the recorder or a clock.
+`path` says which request targets are canonical, `route` finds the route, `rule` decides; `reach`, `roles`
+and `condition` are what a rule is made of, `review` what `gatebook check` says of them. The guard asks them in
+that order. Never imports the gateway, the recorder or a clock.
 """
 
 from __future__ import annotations
 
 from gatebook.config.model import Configuration
-from gatebook.policy import route, rule
+from gatebook.policy import review, route
 from gatebook.policy.condition import Facts, joined
 from gatebook.policy.route import Finding, Match, Miss, Routes
 from gatebook.policy.rule import Policy, Ruling
@@ -17,9 +18,9 @@ __all__ = ["Facts", "Finding", "Match", "Miss", "Policy", "Routes", "Ruling", "j
 
 def problems(configuration: Configuration) -> list[Finding]:
     """What makes a configuration's routes and rules unusable, as (location, message, expected)."""
-    return route.problems(configuration) + rule.problems(configuration)
+    return route.problems(configuration) + review.problems(configuration)
 
 
 def warnings(configuration: Configuration) -> list[Finding]:
     """What is legal in a configuration's routes and rules, but hardly meant."""
-    return route.warnings(configuration) + rule.warnings(configuration)
+    return route.warnings(configuration) + review.warnings(configuration)

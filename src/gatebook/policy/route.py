@@ -85,19 +85,21 @@ def _literal(text: str, last: bool) -> str:
 
 
 Shape = tuple[str | None, ...]  # literals; None for a parameter; "{...}" at the end for the rest
-_REST = "{...}"  # no literal holds braces
+REST = "{...}"  # no literal holds braces
 
 
-def _shape(parts: Sequence[Part]) -> Shape:
+def shape_of(parts: Sequence[Part]) -> Shape:
+    """A template without its parameters' names: two of one shape fit the same paths."""
     return tuple(
-        part.text if part.kind == "literal" else None if part.kind == "parameter" else _REST for part in parts
+        part.text if part.kind == "literal" else None if part.kind == "parameter" else REST for part in parts
     )
 
 
-def _folded(shape: Shape) -> Shape:
+def fold_shape(shape: Shape) -> Shape:
+    """What a server that ignores case, width and a slash at the end takes the template for."""
     if shape[-1] == "":
         shape = shape[:-1]
-    return tuple(text if text is None or text == _REST else fold(text) for text in shape)
+    return tuple(text if text is None or text == REST else fold(text) for text in shape)
 
 
 class _Leaf:
@@ -125,7 +127,7 @@ class _Node:
         """Put `leaf` where `shape` ends, unless one is there; return what is there."""
         node = self
         for text in shape:
-            if text == _REST:
+            if text == REST:
                 node.rest = node.rest or leaf
                 return node.rest
             if text is None:
@@ -185,8 +187,8 @@ class Routes:
         leaves: list[_Leaf] = []
         for index, route in enumerate(configuration.routes):
             parts = parse_template(route.path)
-            shape = _shape(parts)
-            folded = _folded(shape)
+            shape = shape_of(parts)
+            folded = fold_shape(shape)
             family = families.setdefault(folded, len(families))
             fixed = all(part.kind == "literal" for part in parts)
             leaf = self._exact.place(shape, _Leaf(family, fixed))
@@ -261,7 +263,7 @@ def problems(configuration: Configuration) -> list[Finding]:
                 (("routes", index, "name"), f"{route.name} is taken by another route", "a name of its own")
             )
         try:
-            shape = _shape(parse_template(route.path))
+            shape = shape_of(parse_template(route.path))
         except ValueError as error:
             found.append((("routes", index, "path"), str(error), _EXPECTED))
             continue
@@ -284,10 +286,10 @@ def warnings(configuration: Configuration) -> list[Finding]:
     families: dict[Shape, tuple[Shape, str]] = {}
     for index, route in enumerate(configuration.routes):
         try:
-            shape = _shape(parse_template(route.path))
+            shape = shape_of(parse_template(route.path))
         except ValueError:
             continue
-        other, name = families.setdefault(_folded(shape), (shape, route.name))
+        other, name = families.setdefault(fold_shape(shape), (shape, route.name))
         if other != shape:
             found.append(
                 (
