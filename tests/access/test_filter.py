@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from tests.access.ledger import ORIGIN, T0, decision, outcome, refused
 
@@ -15,6 +16,10 @@ REFUSED = access(
     ORIGIN,
     None,
     Placed(3, record.decode(record.encode(refused(3, 413)))),
+)
+SHADOW = record.ShadowPart(verdict="deny", reason="deny_rule", rule="frozen")
+TRIED = access(
+    ORIGIN, Placed(5, decision(5, decision=msgspec.structs.replace(decision(5).decision, shadow=SHADOW))), None
 )
 ADMIN = Event(4, record.Admin(time_us=T0, action="key.create", actor="os:0"))
 
@@ -121,7 +126,13 @@ def test_reason_finds_where_an_error_came_from() -> None:
     assert not Filter(reason="timeout").matches(failed)
 
 
+def test_only_what_a_shadow_would_have_changed_is_shown() -> None:
+    wanted = Filter(shadow_differs=True)
+    assert [found for found in (ALLOWED, DENIED, REFUSED, TRIED) if wanted.matches(found)] == [TRIED]
+
+
 def test_filter_for_accesses_shows_no_events() -> None:
     assert not Filter(events=True, identity="staff").matches(ADMIN)
+    assert not Filter(events=True, shadow_differs=True).matches(ADMIN)
     assert not Filter(events=True, since_us=T0 + 1).matches(ADMIN)
     assert Filter(events=True, since_us=T0).matches(ADMIN)

@@ -71,6 +71,7 @@ class Filter(NamedTuple):
     verdict: str | None = None
     reason: str | None = None
     method: str | None = None
+    shadow_differs: bool = False
     events: bool = False  # administrators' and the system's records too, as far as times allow
 
     def matches(self, found: Found) -> bool:
@@ -82,7 +83,8 @@ class Filter(NamedTuple):
 
     @property
     def _asks_for_accesses(self) -> bool:
-        return any((self.identity, self.route, self.statuses, self.verdict, self.reason, self.method))
+        asked = (self.identity, self.route, self.statuses, self.verdict, self.reason, self.method)
+        return any(asked) or self.shadow_differs
 
     def _in_time(self, time_us: int) -> bool:
         if self.since_us is not None and time_us < self.since_us:
@@ -98,6 +100,8 @@ class Filter(NamedTuple):
         if self.method is not None and (request is None or request.method.upper() != self.method.upper()):
             return False
         if self.statuses and not self._has_status(found.status):
+            return False
+        if self.shadow_differs and (decision is None or decision.shadow is None):
             return False
         if self.reason is not None and self.reason not in _reasons(found):
             return False

@@ -12,6 +12,7 @@ from typing import Final
 
 from gatebook.access.found import Access, Event, Found, Strange
 from gatebook.cli.report import harmless
+from gatebook.record import DecisionPart, ShadowPart
 
 HEADINGS: Final = ("TIME (UTC)", "ENTRY", "STATUS", "WHO", "REQUEST", "VERDICT", "MS")
 _WIDEST: Final = (23, 12, 6, 28, 44, 44, 9)
@@ -67,13 +68,19 @@ def _verdict(found: Access) -> str:
     decision, error = found.decision, found.error
     if decision is None:
         said = "refused by the gateway"
-    elif decision.rule is not None and decision.verdict == "allow":
-        said = f"allow: {decision.rule}"
     else:
-        said = f"{decision.verdict}: {decision.reason}"
+        said = _ruled(decision)
+        if decision.shadow is not None:
+            said += f"; shadow: {_ruled(decision.shadow)}"
     if error is not None and (decision is None or error.detail != decision.reason):
         said += f"; {error.source}: {error.detail}"
     return said
+
+
+def _ruled(part: DecisionPart | ShadowPart) -> str:
+    """The verdict, and the rule that it was; why, where it was none or failed."""
+    rules = part.reason in ("rule", "deny_rule")
+    return f"{part.verdict}: {part.rule if rules and part.rule is not None else part.reason}"
 
 
 class Columns:

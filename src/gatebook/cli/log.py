@@ -40,6 +40,9 @@ def log(
     verdict: Annotated[str | None, typer.Option(help="allow or deny.")] = None,
     reason: Annotated[str | None, typer.Option(help="A reason, or a word of the error.")] = None,
     method: Annotated[str | None, typer.Option(help="An HTTP method.")] = None,
+    shadow_differs: Annotated[
+        bool, typer.Option("--shadow-differs", help="Only where rules in shadow mode would change the verdict.")
+    ] = False,
     everything: Annotated[
         bool, typer.Option("--all", help="Administrators' and the system's records too.")
     ] = False,
@@ -53,7 +56,7 @@ def log(
 
     Example: `gatebook log --since 1h --status 4xx`, or `gatebook log --follow --json | jq .decision`
     """
-    only = _filter(since, until, identity, route, status, verdict, reason, method, everything)
+    only = _filter(since, until, identity, route, status, verdict, reason, method, shadow_differs, everything)
     if limit is None:
         limit = NEWEST if since is None else 1 << 62
     opened, _ = open_log(config, reader)
@@ -87,6 +90,7 @@ def _filter(
     verdict: str | None,
     reason: str | None,
     method: str | None,
+    shadow_differs: bool,
     everything: bool,
 ) -> wanted.Filter:
     now_us = time.time_ns() // 1000
@@ -102,6 +106,7 @@ def _filter(
             verdict=verdict,
             reason=reason,
             method=method,
+            shadow_differs=shadow_differs,
             events=everything,
         )
     except ValueError as error:
