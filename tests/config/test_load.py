@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatebook.config.load import examine, load, locate, parse
+from gatebook.config.load import examine, load, locate, parse, state_dir
 from gatebook.config.model import Configuration
 from gatebook.config.source import read
 from gatebook.errors import ConfigError
@@ -115,3 +115,23 @@ def test_data_of_any_shape_gives_problems_with_places(data: dict[str, object]) -
         parse(json.dumps(data), "f", Path("/etc"))
     assert all(problem.file == "f" and problem.line > 0 for problem in caught.value.problems)
     assert not any("Input should" in problem.expected for problem in caught.value.problems)
+
+
+def test_state_is_found_while_the_rest_of_the_file_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "gatebook.yaml"
+    for text, expected in (
+        ("version: 1\nstate_dir: ./elsewhere\nroutes: [oops", None),
+        ("version: 1\nstate_dir: ./elsewhere\nroutes: nonsense\n", "elsewhere"),
+        ("version: 9\n", "state"),
+        ("state_dir: [1]\n", None),
+        ("[]", None),
+    ):
+        path.write_text(text)
+        if expected is None:
+            with pytest.raises(ConfigError):
+                state_dir(path)
+        else:
+            assert state_dir(path) == tmp_path / expected
+    path.unlink()
+    with pytest.raises(ConfigError, match="gatebook init"):
+        state_dir(path)

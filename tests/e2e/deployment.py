@@ -56,11 +56,11 @@ class Deployment:
         self._unused = socket.socket()  # bound, never listening: a connection to it is refused
         self._unused.bind(("127.0.0.1", 0))
         self.process: subprocess.Popen[bytes] | None = None
+        self._closed = False
         self.cli("init", str(folder))
         self.configuration = self._configuration()
         self.write()
         self.paths = Paths(folder / "state")
-        self.tls = ssl.create_default_context(cafile=str(folder / "tls" / "ca.pem"))
 
     def _configuration(self) -> dict[str, Any]:
         def route(name: str, path: str, upstream: str = "orders", **more: Any) -> dict[str, Any]:
@@ -116,7 +116,10 @@ class Deployment:
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
         if ready:
-            until(self.ready, "readiness; it said:\n" + self.said())
+            try:
+                until(self.ready, "readiness")
+            except AssertionError as error:
+                raise AssertionError(f"{error}; it said:\n{self.said()}") from None
 
     def ready(self) -> bool:
         assert self.process is not None
@@ -136,6 +139,10 @@ class Deployment:
         return code
 
     def close(self) -> None:
+        """May be repeated."""
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.suppress(Exception):
             if self.process is not None:
                 for pid in self.pids():
@@ -194,6 +201,11 @@ class Deployment:
         return found
 
     # -- clients ----------------------------------------------------------------------------------------
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """A new one each time: an HTTP client puts its own protocols into it."""
+        return ssl.create_default_context(cafile=str(self.folder / "tls" / "ca.pem"))
+
     @property
     def url(self) -> str:
         return f"https://localhost:{self.port}"

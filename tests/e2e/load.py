@@ -34,7 +34,7 @@ class Load:
                 if self._ending.is_set():
                     return
                 try:
-                    answer = client.get(f"/orders/{count}", headers=headers)
+                    answer = client.get(f"/orders/no-{count}", headers=headers)
                 except httpx2.HTTPError:
                     self.statuses[0] += 1
                     time.sleep(PAUSE_S)

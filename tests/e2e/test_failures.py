@@ -189,13 +189,13 @@ def test_ten_thousand_routes(stopped: Deployment) -> None:
 
 
 def test_disk_full_is_503_and_nothing_acknowledged_is_lost(stopped: Deployment) -> None:
-    """The ledger lies on a file system of 3 MB, made in this test's own mount where that is allowed."""
+    """The ledger lies on a file system of 8 MB, half of it the reserve, where a test may mount one."""
     import subprocess
 
     ledger = stopped.paths.ledger
     ledger.mkdir(mode=0o700, exist_ok=True)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "gatebook-test", str(ledger)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "gatebook-test", str(ledger)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode()}")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gatebook.cli.report import warn
-from gatebook.config.load import load
+from gatebook.config.load import state_dir
 from gatebook.errors import EnvironmentFault
 from gatebook.ledger import keys
 from gatebook.ledger.note import Verifier
@@ -28,13 +28,12 @@ ReaderKey = Annotated[
 
 def open_log(config: Path, reader_key: Path | None) -> tuple[Reader, Paths]:
     """Raises ConfigError, EnvironmentFault, or Damaged for a key that is none."""
-    configuration = load(config)
-    paths = Paths(configuration.state_dir)
+    paths = Paths(state_dir(config))
     check_private(paths.state)
     if not (paths.ledger / "segments").is_dir():
         raise EnvironmentFault(f"{paths.ledger}: nothing has been logged yet; start `gatebook run` first")
     key = keys.load_reader(reader_key or paths.keys)
-    return Reader(paths.ledger, configuration.origin, paths.deks, key), paths
+    return Reader(paths.ledger, log_verifier(paths).name, paths.deks, key), paths
 
 
 def log_verifier(paths: Paths) -> Verifier:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gatebook.cli.option import DEFAULT_CONFIG, RUN, ConfigPath, Json
 from gatebook.cli.report import harmless, paint, say, say_json
-from gatebook.config.load import load
+from gatebook.config.load import state_dir
 from gatebook.errors import ConfigError, EnvironmentFault, Problem
 from gatebook.paths import Paths
 from gatebook.supervisor import control, service
@@ -63,7 +63,7 @@ def status(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
 
 
 def _socket(config: ConfigPath) -> Any:
-    return Paths(load(config).state_dir).control_socket
+    return Paths(state_dir(config)).control_socket
 
 
 def _show(answer: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gatebook.access.pairing import Pairing
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
 from gatebook.cli.report import harmless, paint, say, say_json
-from gatebook.config.load import load
+from gatebook.config.load import state_dir
 from gatebook.errors import EnvironmentFault
 from gatebook.ledger import keys
 from gatebook.ledger.note import Verifier
@@ -88,7 +88,7 @@ def verify(
 def _place(path: Path | None, config: Path) -> _Place:
     """Raises EnvironmentFault when there is no ledger."""
     if path is None:
-        paths = Paths(load(config).state_dir)
+        paths = Paths(state_dir(config))
         return _Place(paths.ledger, paths.lock, paths.deks, paths.keys)
     for state, ledger in ((path, path / "ledger"), (path.parent, path)):
         if (ledger / "log").is_dir():

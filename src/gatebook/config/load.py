@@ -34,6 +34,19 @@ def load(path: Path) -> Configuration:
     return _accept(examine(path))
 
 
+def state_dir(path: Path) -> Path:
+    """Where the state lies, even while the rest of the file is being edited. Raises ConfigError."""
+    try:
+        with path.open("rb") as stream:
+            source = read(stream.read(MAX_BYTES + 1), str(path))
+    except OSError:
+        raise ConfigError(examine(path).problems) from None
+    named = source.data.get("state_dir", "./state") if isinstance(source.data, dict) else None
+    if not isinstance(named, str) or not named:
+        return load(path).state_dir
+    return path.absolute().parent / Path(named).expanduser()
+
+
 def parse(text: str, file: str, base: Path) -> Configuration:
     """As `load`, of text: `file` is what problems call it, `base` what relative paths count from."""
     return _accept(_examine(text.encode("utf-8", "surrogatepass"), file, base))
