@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests import reference
@@ -19,6 +20,7 @@ from tests import reference
 from gatebook import policy
 from gatebook.config.load import parse
 from gatebook.config.schema import schema
+from gatebook.record import REASONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -121,3 +123,43 @@ def test_make_has_the_targets_that_the_readme_names() -> None:
 
 def test_changes_are_kept_under_a_heading_for_what_is_not_released_yet() -> None:
     assert "\n## [Unreleased]\n" in EVERYWHERE[ROOT / "CHANGELOG.md"]
+
+
+IDENTITY = DOCS[ROOT / "docs" / "identity.md"]
+AROUND_IDENTITY = """
+version: 1
+name: acme
+listen: [{address: "127.0.0.1:8080"}]
+upstreams: {orders: {url: "http://127.0.0.1:9001"}}
+"""
+
+
+@pytest.mark.parametrize("example", fenced(IDENTITY, "yaml"))
+def test_examples_of_identity_are_configurations(example: str, tmp_path: Path) -> None:
+    names = re.findall(r"^  ([a-z]+):", example, re.M)
+    route = (
+        f"name: r, path: /r, methods: [GET], upstream: orders, identity: {names}, allow: [{{name: a, roles: [b]}}]"
+    )
+    routes = "" if "\nroutes:" in example else f"routes: [{{{route}}}]\n"
+    found = parse(AROUND_IDENTITY + example + routes, "identity.md", tmp_path)
+    assert list(policy.problems(found)) == list(policy.warnings(found)) == []
+
+
+def test_every_way_to_identify_has_a_section_and_an_example() -> None:
+    kinds = {part["properties"]["type"]["const"] for part in schema()["$defs"].values() if _is_provider(part)}
+    assert {"oidc", "api_key"} <= kinds
+    sections = dict(re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", IDENTITY, re.M | re.S))
+    for kind in kinds:
+        assert any(f"type: {kind}" in example for example in fenced(sections[kind], "yaml")), kind
+        assert f"| [`{kind}`](#{kind}) |" in IDENTITY
+
+
+def _is_provider(part: dict[str, Any]) -> bool:
+    return "const" in part.get("properties", {}).get("type", {})
+
+
+@pytest.mark.parametrize(
+    "reason", [reason for reason in REASONS if REASONS[reason].title.startswith("Authentication")]
+)
+def test_every_reason_against_a_credential_is_explained(reason: str) -> None:
+    assert f"`{reason}`" in IDENTITY
