@@ -50,6 +50,26 @@ class Paths:
         return self.state / "api-keys.json"
 
     @property
+    def clients(self) -> Path:
+        """Who may ask our own token service for tokens: hashes of secrets."""
+        return self.state / "clients.json"
+
+    @property
+    def portal_keys(self) -> Path:
+        """What the portal signs with; nobody else reads it."""
+        return self.keys / "portal" / "signing.json"
+
+    @property
+    def portal_jwks(self) -> Path:
+        """The public halves of those, for the guards."""
+        return self.state / "portal-jwks.json"
+
+    @property
+    def refresh(self) -> Path:
+        """Families of refresh tokens, hashed."""
+        return self.state / "refresh.sqlite"
+
+    @property
     def effective(self) -> Path:
         """The configuration in force, as JSON; what guards and recorder read."""
         return self.state / "effective.json"
@@ -78,6 +98,10 @@ class Paths:
     @property
     def control_socket(self) -> Path:
         return self.runtime / "control.sock"
+
+    @property
+    def portal_socket(self) -> Path:
+        return self.runtime / "portal.sock"
 
     def guard_socket(self, number: int) -> Path:
         return self.runtime / f"guard-{number}.sock"

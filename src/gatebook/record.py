@@ -59,9 +59,40 @@ REASONS: dict[str, Reason] = {
     "no_rule": Reason(403, "policy", "Forbidden"),
     "condition_error": Reason(403, "policy", "Forbidden"),
     "limit_exceeded": Reason(429, "limit", "Too many requests"),
+    # the token service; what is told of these is RFC 6749's error code alone
+    "token_issued": Reason(200, "policy", "A token was issued"),
+    "token_withdrawn": Reason(200, "policy", "A token was revoked at its client's wish"),
+    "request_malformed": Reason(400, "client", "Bad request"),
+    "client_refused": Reason(401, "client", "Authentication failed"),
+    "client_not_entitled": Reason(400, "policy", "The client may not use this grant"),
+    "grant_unknown": Reason(400, "client", "Unsupported grant type"),
+    "scope_refused": Reason(400, "policy", "Invalid scope"),
+    "refresh_unknown": Reason(400, "client", "Invalid grant"),
+    "refresh_expired": Reason(400, "client", "Invalid grant"),
+    "refresh_revoked": Reason(400, "client", "Invalid grant"),
+    "refresh_reused": Reason(400, "client", "Invalid grant"),
+    "attempts_exceeded": Reason(429, "limit", "Too many requests"),
     # ours
     "recorder_unavailable": Reason(503, "guard", "Service unavailable"),
     "guard_error": Reason(503, "guard", "Service unavailable"),
+}
+
+
+Severity = Literal["low", "medium", "high"]
+
+
+class AlertKind(NamedTuple):
+    """What an alert means, in a sentence for whoever is woken by it."""
+
+    severity: Severity
+    title: str
+
+
+ALERTS: dict[str, AlertKind] = {
+    "refresh_reused": AlertKind(
+        "high", "A refresh token was used a second time: it has been copied, or its answer was lost"
+    ),
+    "secret_guessing": AlertKind("medium", "Somebody tries secrets of a client of the token service"),
 }
 
 
@@ -128,6 +159,16 @@ class DecisionPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     shadow: ShadowPart | None = None
 
 
+class IssuedPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A credential that was given out. `credential` is its keyed fingerprint: each use of it bears the same."""
+
+    token_id: str
+    credential: str
+    expires_us: int
+    family: str | None = None  # of refresh tokens: all that came of one authentication
+    scopes: tuple[str, ...] = ()
+
+
 class LimitPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The tightest limit's state after this request; `reset_s`: seconds until full again, rounded up."""
 
@@ -181,6 +222,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, ta
     decision: DecisionPart
     upstream: str | None = None
     limit: LimitPart | None = None
+    issued: IssuedPart | None = None
     connection: int | None = None
     connection_request: int | None = None
 
@@ -210,6 +252,18 @@ class Admin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_f
     detail: dict[str, Any] = {}
 
 
+class Alert(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="alert"):
+    """Something that a person should look at soon. `alert` is a key of ALERTS."""
+
+    v: Literal[1] | None = None
+    time_us: int
+    alert: str
+    severity: Severity
+    identity: IdentityPart | None = None
+    client: ClientPart | None = None
+    detail: dict[str, Any] = {}
+
+
 class System(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="system"):
     """Something that happened to gatebook itself: start, stop, loss, a gateway that died."""
 
@@ -219,7 +273,7 @@ class System(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_
     detail: dict[str, Any] = {}
 
 
-Record = Decision | Outcome | Admin | System
+Record = Decision | Outcome | Admin | Alert | System
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)

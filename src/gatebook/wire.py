@@ -5,8 +5,10 @@
 2. guard -> gateway: 204 with FROM_GUARD headers allows; 401 (only when the client is to be told 401) or
    403 denies, and `Gatebook-Status` and `Gatebook-Problem` say what the client gets. Anything else,
    or silence, is 503 to the client.
-3. gateway -> recorder: one JSON line a request in the access log (LogLine), words in the error log.
-4. guard, CLI, supervisor -> recorder: messages on a unix socket, each `u32_be length || msgpack`; one
+3. gateway -> portal: requests below `/.gatebook/` (PORTAL_PAGES) over a unix socket, as the client sent
+   them, with TO_GUARD's fields set; the answer names its decision as the guard's does, and passes on.
+4. gateway -> recorder: one JSON line a request in the access log (LogLine), words in the error log.
+5. guard, portal, CLI, supervisor -> recorder: messages on a unix socket, each `u32_be length || msgpack`; one
    reply for each, in order. A batch is appended as one unit: `first_index + i` is its i-th record's index.
 """
 
@@ -56,7 +58,18 @@ FROM_GUARD: Final[dict[str, str]] = {
 DENIAL_STATUSES: Final = (400, 401, 403, 404, 405, 429, 503)
 
 
-# -- 3. gateway -> recorder: the access log -------------------------------------------------------------
+# -- 3. gateway -> portal: path -> what of the configuration it is there for ------------------------------
+ISSUING: Final = "a provider of type gatebook"
+PORTAL_PAGES: Final[dict[str, str]] = {
+    "/.gatebook/token": ISSUING,
+    "/.gatebook/jwks.json": ISSUING,
+    "/.gatebook/.well-known/openid-configuration": ISSUING,
+    "/.well-known/oauth-authorization-server/.gatebook": ISSUING,  # RFC 8414, 3.1
+}
+PORTAL_MAX_BODY: Final = 16 << 10
+
+
+# -- 4. gateway -> recorder: the access log -------------------------------------------------------------
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the access log, as nginx's `escape=json` writes it: every value is a string.
 
@@ -93,6 +106,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     tn: str = ""  # $ssl_server_name, printable ASCII
 
 
+_OF_UPSTREAM: Final = ("ua", "us", "uc", "uh", "ut")
 LOG_WITH_DECISION: Final[dict[str, str]] = {
     "i": "$request_id",
     "d": "$gatebook_decision",
@@ -123,9 +137,14 @@ LOG_WITHOUT_DECISION: Final[dict[str, str]] = LOG_WITH_DECISION | {
     "tc": "$ssl_cipher",
     "tn": "$gatebook_asked_sni",
 }
+LOG_OF_PORTAL: Final[dict[str, str]] = {
+    **{name: variable for name, variable in LOG_WITH_DECISION.items() if name not in ("u", *_OF_UPSTREAM)},
+    "d": "$upstream_http_gatebook_decision",
+    "r": "$upstream_http_gatebook_reason",
+}
 
 
-# -- 4. messages to the recorder ------------------------------------------------------------------------
+# -- 5. messages to the recorder ------------------------------------------------------------------------
 class Item(msgspec.Struct, frozen=True, array_like=True):
     """One record to append. `worker` is the gateway worker's pid when an outcome is to follow, else 0."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gatebook.config.model import ApiKeyProvider, Configuration, Listener, OIDCProvider, Route, Upstream
+from gatebook.config.model import Configuration, Listener, Provider, Route, Upstream
 
 
-def configuration(**identity: OIDCProvider | ApiKeyProvider) -> Configuration:
+def configuration(**identity: Provider) -> Configuration:
     return Configuration(
         version=1,
         name="acme",

@@ -1,6 +1,6 @@
 """An access record: a decision with its outcome, as it is shown, searched and exported. Pure.
 
-JSON groups it as `identity`, `request`, `client`, `tls`, `decision`, `limit`, `response`, `upstream` and
+JSON groups it as `identity`, `request`, `client`, `tls`, `decision`, `limit`, `issued`, `response`, `upstream` and
 `error`, beside `id`, `time_us`, `origin`, `decision_index` and `outcome_index`; what is unknown is left out.
 An outcome without a decision (the gateway refused before it asked) is an access record too, and so is a
 decision without an outcome: that one is `open`. Nothing is in here that no record says.
@@ -31,6 +31,7 @@ class Access(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     tls: record.TLSPart | None = None
     decision: record.DecisionPart | None = None
     limit: record.LimitPart | None = None
+    issued: record.IssuedPart | None = None
     response: record.ResponsePart | None = None
     upstream: record.UpstreamPart | None = None
     error: record.ErrorPart | None = None
@@ -56,7 +57,7 @@ class Event(msgspec.Struct, frozen=True):
     """A record of something other than an access."""
 
     index: int
-    record: record.Admin | record.System
+    record: record.Admin | record.Alert | record.System
 
 
 class Strange(msgspec.Struct, frozen=True):
@@ -98,6 +99,7 @@ def access(origin: str, decision: Placed | None, outcome: Placed | None) -> Acce
         tls=asked.tls,
         decision=first.decision if first else None,
         limit=first.limit if first else None,
+        issued=first.issued if first else None,
         response=last.response if last else None,
         upstream=_upstream(first, last),
         error=last.error if last else None,

@@ -12,7 +12,7 @@ from typing import Final
 
 from gatebook.access.found import Access, Event, Found, Strange
 from gatebook.cli.report import harmless
-from gatebook.record import DecisionPart, ShadowPart
+from gatebook.record import Admin, Alert, DecisionPart, IdentityPart, ShadowPart
 
 HEADINGS: Final = ("TIME (UTC)", "ENTRY", "STATUS", "WHO", "REQUEST", "VERDICT", "MS")
 _WIDEST: Final = (23, 12, 6, 28, 44, 44, 9)
@@ -35,9 +35,14 @@ def cells(found: Found) -> tuple[str, ...]:
         made = _access(found)
     elif isinstance(found, Event):
         event = found.record
-        what = event.action if hasattr(event, "action") else event.event
-        who = event.actor if hasattr(event, "actor") else "gatebook"
         said = " ".join(f"{key}={value}" for key, value in event.detail.items())
+        match event:
+            case Admin():
+                what, who = event.action, event.actor
+            case Alert():
+                what, who, said = f"alert {event.alert}", _named(event.identity), f"{event.severity}: {said}"
+            case _:
+                what, who = event.event, "gatebook"
         made = (moment(event.time_us), str(found.index), "", who, what, said, "")
     else:
         made = ("", str(found.index), "", "", "unreadable", found.why, "")
@@ -51,11 +56,10 @@ def _access(found: Access) -> tuple[str, ...]:
     if response is not None and response.duration_us is not None:
         took = f"{response.duration_us / 1000:.0f}"
     asked = f"{request.method} {request.path}" if request is not None else "-"
-    return moment(found.time_us), str(found.index), status, _who(found), asked, _verdict(found), took
+    return moment(found.time_us), str(found.index), status, _named(found.identity), asked, _verdict(found), took
 
 
-def _who(found: Access) -> str:
-    who = found.identity
+def _named(who: IdentityPart | None) -> str:
     if who is None:
         return "-"
     name = who.subject or ""
@@ -105,7 +109,7 @@ def colour_of(found: Found) -> str | None:
     if isinstance(found, Strange):
         return "31"
     if not isinstance(found, Access):
-        return "36"
+        return "31" if isinstance(found.record, Alert) else "36"
     if found.decision is not None and found.decision.verdict == "deny":
         return "33"
     if found.error is not None or found.decision is None:

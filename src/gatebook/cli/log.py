@@ -44,7 +44,7 @@ def log(
         bool, typer.Option("--shadow-differs", help="Only where rules in shadow mode would change the verdict.")
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Administrators' and the system's records too.")
+        bool, typer.Option("--all", help="Administrators', alerts and the system's records too.")
     ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     reader: ReaderKey = None,

@@ -29,6 +29,7 @@ def crosscheck(source: Source) -> list[Problem]:
         *_roles(source, data),
         *_addresses(source, data),
         *_issuers(source, data),
+        *_portal(source, data),
     ]
 
 
@@ -158,6 +159,22 @@ def _issuers(source: Source, data: Any) -> Iterator[Problem]:
             location = ("identity", name, "issuer")
             expected = "an https URL without user, query or fragment; http on loopback only"
             yield source.problem(source.value_at(location), dotted(location), f"found {shown(issuer)}", expected)
+
+
+def _portal(source: Source, data: Any) -> Iterator[Problem]:
+    """What the portal serves has one issuer, and so one address that clients know it by."""
+    providers = _mapping(_mapping(data).get("identity"))
+    issuing = [name for name, provider in providers.items() if _mapping(provider).get("type") == "gatebook"]
+    for name in issuing[1:]:
+        location = ("identity", name, "type")
+        message = "a second token service of our own"
+        expected = f"one for all; {issuing[0]} is one already"
+        yield source.problem(source.value_at(location), dotted(location), message, expected)
+    if issuing and _mapping(_mapping(data).get("portal")).get("url") is None:
+        location = ("identity", issuing[0], "type")
+        message = "its tokens need an issuer"
+        expected = "portal.url, such as https://api.example.com"
+        yield source.problem(source.value_at(location), dotted(location), message, expected)
 
 
 def is_safe_url(url: str) -> bool:

@@ -23,6 +23,7 @@ from gatebook.config.value import (
     Method,
     Name,
     Network,
+    PublicUrl,
     Size,
     Url,
     exactly_one,
@@ -103,7 +104,26 @@ class ApiKeyProvider(Model):
     header: CredentialHeader = Field(default="X-API-Key", description="the request header that holds the key")
 
 
-Provider = Annotated[OIDCProvider | ApiKeyProvider, Discriminator("type")]
+class GatebookProvider(Model):
+    """Tokens of gatebook's own service, for those without a provider: `POST /.gatebook/token` (RFC 6749).
+
+    At most one provider is of this type. Its issuer is `portal.url` with `/.gatebook` after it.
+    """
+
+    type: Literal["gatebook"] = Field(description="tokens that gatebook issues itself")
+    audience: list[str] = Field(
+        default=[], description="the `aud` of its tokens, any of which opens; default: `portal.url`"
+    )
+    access_ttl: Duration = Field(default=300.0, le=86400, description="how long an access token works")
+    refresh_ttl: Duration = Field(
+        default=30 * 86400.0, description="how long a refresh token and all its successors may serve, together"
+    )
+    clock_skew: Duration = Field(
+        default=5.0, le=300, description="how far the clocks of portal and guards may differ"
+    )
+
+
+Provider = Annotated[OIDCProvider | ApiKeyProvider | GatebookProvider, Discriminator("type")]
 
 
 class Upstream(Model):
@@ -265,6 +285,18 @@ class Guard(Model):
     )
 
 
+class Portal(Model):
+    """gatebook's own pages below `/.gatebook/`; served only when an identity provider needs them."""
+
+    url: PublicUrl | None = Field(
+        default=None, description="where clients reach this gateway, such as https://api.example.com"
+    )
+    key_rotation: Duration = Field(
+        default=30 * 86400.0, ge=10, description="how often the key that signs tokens is replaced"
+    )
+    requests_per_second: int = Field(default=20, ge=1, description="of one client address, for all its pages")
+
+
 class Configuration(Model):
     """The whole of gatebook.yaml."""
 
@@ -286,10 +318,26 @@ class Configuration(Model):
     audit: Audit = Field(default=Audit(), description="what records hold, and when they are durable")
     gateway: Gateway = Field(default=Gateway(), description="nginx and its bounds")
     guard: Guard = Field(default=Guard(), description="the deciding processes")
+    portal: Portal = Field(default=Portal(), description="gatebook's own pages")
 
     @property
     def origin(self) -> str:
         return f"{self.name}/{self.node}"
+
+    @property
+    def token_service(self) -> tuple[str, GatebookProvider] | None:
+        """The one provider whose tokens gatebook issues, by name."""
+        found = ((n, p) for n, p in self.identity.items() if isinstance(p, GatebookProvider))
+        return next(found, None)
+
+    @property
+    def needs_portal(self) -> bool:
+        return self.token_service is not None
+
+    @property
+    def own_issuer(self) -> str:
+        """The `iss` of whatever the portal signs."""
+        return f"{(self.portal.url or '').removesuffix('/')}/.gatebook"
 
     def effective(self) -> bytes:
         """Canonical JSON of everything in force; the same configuration always gives the same bytes."""

@@ -11,6 +11,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
@@ -135,6 +136,24 @@ def _url(value: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_url)]
+
+
+def _public_url(value: str) -> str:
+    parts = urlsplit(_url(value))
+    host = parts.hostname or ""
+    if parts.scheme == "http" and host != "localhost" and not _is_loopback(host):
+        raise ValueError("expected an https URL, without a path; http on loopback only")
+    return value.removesuffix("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
 
 
 def _network(value: str) -> str:

@@ -5,6 +5,7 @@
     @denied                           answers what the guard said
     = /.gatebook/problem              answers what nginx itself refuses, and every failure
     = /.gatebook/live, = …/ready      for load balancers; the only requests without a line in the log
+    = /.gatebook/token, …             pages of the portal, where there is one (portal)
     /.gatebook/                       anything else below: 404 to a client, 503 if the guard named it
 
 A request is never forwarded but through `location /` and a guard that answered 2xx to it. Pure.
@@ -23,7 +24,7 @@ from gatebook.wire import DENIAL_STATUSES, FROM_GUARD
 
 GUARDS: Final = "gatebook_guard"  # upstream group
 _ASK: Final = "/.gatebook/guard"
-_PROBLEM: Final = "/.gatebook/problem"
+PROBLEM: Final = "/.gatebook/problem"
 _UPSTREAM: Final = "/.gatebook/upstream/"
 _JSON: Final = "application/problem+json"
 
@@ -75,8 +76,8 @@ def error_pages(without: tuple[int, ...] = ()) -> Block:
     """nginx's own refusals become problems with the request's id; an upstream's answers pass as they are."""
     plain = [status for status in TITLES if status not in (*without, 431)]
     return [
-        directive("error_page", *plain, _PROBLEM),
-        *(directive("error_page", own, f"={status}", _PROBLEM) for own, status in _OWN.items()),
+        directive("error_page", *plain, PROBLEM),
+        *(directive("error_page", own, f"={status}", PROBLEM) for own, status in _OWN.items()),
     ]
 
 
@@ -100,9 +101,7 @@ def _guarded(configuration: Configuration) -> Directive:
         block=[
             # HTTP/0.9 has neither headers nor a status to answer with.
             directive("if", "$server_protocol", "=", "", block=[directive("return", 505)]),
-            # `set` runs before the clearing, whatever their order here: both in the rewrite phase.
-            *(directive("set", variable, value) for variable, value in headers.forwarded(configuration).items()),
-            directive("more_clear_input_headers", *headers.FORGEABLE),
+            *headers.cleaned(configuration),
             directive("auth_request", _ASK),
             *(
                 directive(
@@ -113,7 +112,7 @@ def _guarded(configuration: Configuration) -> Directive:
             # With `=` the denial's own status counts. 500 is what auth_request makes of a guard that is
             # dead, hangs, or answers anything it should not.
             directive("error_page", 401, 403, "=", "@denied"),
-            directive("error_page", 500, "=503", _PROBLEM),
+            directive("error_page", 500, "=503", PROBLEM),
             *error_pages(without=(403, 500)),
             directive("root", "nothing"),  # no such folder: no file is ever served
             directive("try_files", "/.none", _UPSTREAM + FROM_GUARD["Gatebook-Upstream"]),
@@ -141,7 +140,7 @@ def _ask(configuration: Configuration) -> Directive:
             directive("proxy_read_timeout", milliseconds(configuration.guard.acknowledgement_timeout + 0.5)),
             # A client that leaves now still gets the line that names its decision.
             directive("proxy_ignore_client_abort", "on"),
-            *_head_buffer(),
+            *head_buffer(),
         ],
     )
 
@@ -167,7 +166,7 @@ def _forward(configuration: Configuration, name: str, facts: NginxFacts) -> Dire
             directive("proxy_request_buffering", "off"),
             directive("proxy_buffering", "off"),
             directive("proxy_max_temp_file_size", "0"),
-            *_head_buffer(),
+            *head_buffer(),
             # For a kept connection that the upstream had just closed, and for names with several addresses.
             # nginx never repeats a POST or PATCH that was sent, nor anything with a body.
             directive("proxy_next_upstream", "error"),
@@ -181,7 +180,7 @@ def _forward(configuration: Configuration, name: str, facts: NginxFacts) -> Dire
     )
 
 
-def _head_buffer() -> Block:
+def head_buffer() -> Block:
     """For the head of an answer; nginx wants the number of the others to fit its size."""
     return [directive("proxy_buffer_size", "16k"), directive("proxy_buffers", 4, "16k")]
 
@@ -227,7 +226,7 @@ def _problem() -> Directive:
     return directive(
         "location",
         "=",
-        _PROBLEM,
+        PROBLEM,
         block=[
             directive("internal"),
             directive("client_max_body_size", 0),  # or a 413 over HTTP/2 would be refused once more

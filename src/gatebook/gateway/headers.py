@@ -86,6 +86,15 @@ def forwarded(configuration: Configuration) -> dict[str, str]:
     }
 
 
+def cleaned(configuration: Configuration) -> Block:
+    """For a location that clients reach: takes in what is told of them, and clears what they may not say."""
+    return [
+        # `set` runs before the clearing, whatever their order here: both in the rewrite phase.
+        *(directive("set", variable, value) for variable, value in forwarded(configuration).items()),
+        directive("more_clear_input_headers", *FORGEABLE),
+    ]
+
+
 def from_proxies(configuration: Configuration) -> Block:
     """X-Forwarded-* of trusted proxies: the client's address is theirs to say, and we append the proxy's."""
     networks = trusted_networks(configuration)
@@ -118,6 +127,10 @@ def to_guard() -> Block:
     return _set(lines | _FORWARDED | TO_GUARD)
 
 
+def to_portal() -> Block:
+    return _set({"Host": "portal", "Connection": "", "Upgrade": ""} | _FORWARDED | TO_GUARD)
+
+
 def to_upstream(configuration: Configuration, host: str) -> Block:
     lines = {"Host": host, "Connection": "$gatebook_connection", "Upgrade": "$gatebook_upgrade", **_FORWARDED}
     lines["X-Request-ID"] = "$request_id"
@@ -139,6 +152,19 @@ def from_upstream() -> Block:
         directive("proxy_ignore_headers", *NOT_OBEYED),
         directive("more_clear_headers", "Gatebook-*"),
         *to_client(),
+    ]
+
+
+def from_portal() -> Block:
+    return [
+        directive("proxy_ignore_headers", *NOT_OBEYED),
+        directive("more_clear_headers", "Gatebook-*"),
+        *_add(
+            {
+                "X-Request-ID": "$request_id",
+                "Gatebook-Receipt": variable_of("Gatebook-Receipt").replace("http", "upstream_http", 1),
+            }
+        ),
     ]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gatebook.config.model import Configuration, Listener
-from gatebook.gateway import guarded, headers
+from gatebook.gateway import guarded, headers, portal
 from gatebook.gateway.facts import NginxFacts
 from gatebook.gateway.nginx import CONF
 from gatebook.gateway.tree import Block, Directive, build, directive, file, milliseconds
@@ -68,8 +68,9 @@ def _http(configuration: Configuration, paths: Paths, facts: NginxFacts) -> Bloc
         *_maps(configuration),
         *headers.from_proxies(configuration),
         *_guards(configuration, paths),
+        *portal.top(configuration, paths),
         *(_upstream(configuration, name) for name in sorted(configuration.upstreams)),
-        *(_server(configuration, listener, facts) for listener in configuration.listen),
+        *(_server(configuration, paths, listener, facts) for listener in configuration.listen),
     ]
 
 
@@ -200,7 +201,7 @@ def _upstream(configuration: Configuration, name: str) -> Directive:
     )
 
 
-def _server(configuration: Configuration, listener: Listener, facts: NginxFacts) -> Directive:
+def _server(configuration: Configuration, paths: Paths, listener: Listener, facts: NginxFacts) -> Directive:
     listen: list[object] = [listener.address, f"backlog={BACKLOG}"]
     tls: Block = []
     if listener.tls is not None:
@@ -227,5 +228,6 @@ def _server(configuration: Configuration, listener: Listener, facts: NginxFacts)
             *tls,
             *guarded.error_pages(),
             *guarded.locations(configuration, facts),
+            *portal.locations(configuration, paths),
         ],
     )

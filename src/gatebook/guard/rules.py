@@ -167,4 +167,4 @@ def _shadow(ruling: Ruling) -> record.ShadowPart:
 def _challenge(configuration: Configuration, route: Route) -> str:
     names = [] if route.identity == "none" else route.identity
     types = {configuration.identity[name].type for name in names}
-    return f'{"Bearer" if "oidc" in types else "ApiKey"} realm="{configuration.name}"'
+    return f'{"ApiKey" if types == {"api_key"} else "Bearer"} realm="{configuration.name}"'

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import httpx2
 
 from gatebook import kept
-from gatebook.config.model import ApiKeyProvider, Configuration, Provider
+from gatebook.config.model import ApiKeyProvider, Configuration, GatebookProvider, Provider
 from gatebook.identity import api_key_file
 from gatebook.identity.api_key import KeyRing
 from gatebook.identity.api_key_method import ApiKeyMethod
@@ -116,6 +116,8 @@ class Identifier:
             if isinstance(provider, ApiKeyProvider):
                 fellows = frozenset(other for other in headers if headers[other] == headers[name])
                 methods[name] = ApiKeyMethod(name, fellows, self._watch)
+                continue
+            if isinstance(provider, GatebookProvider):
                 continue
             keys = self._kept(name, provider, KeySource)
             if keys is None:

@@ -1,6 +1,6 @@
 """From one configuration to another, or not at all.
 
-Order: check everything; put it on record; then the gateway, then the guards. So nothing is ever in force
+Order: check everything; put it on record; then the gateway, then guards and portal. So nothing is ever in force
 that the ledger does not name, and no guard names an upstream that the gateway has not heard of. Upstreams
 that are gone stay known to the gateway until the next reload, for requests that were decided before.
 Never half: what is refused is refused before anything has changed.
@@ -9,10 +9,11 @@ Never half: what is refused is refused before anything has changed.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from gatebook.errors import ConfigError, GatebookError, Problem, RecorderUnavail
 from gatebook.gateway import nginx, render
 from gatebook.preflight import preflight
 from gatebook.recorder.submit import ask
+from gatebook.supervisor.child import Child
 
 if TYPE_CHECKING:
     from gatebook.supervisor.service import Supervisor
@@ -76,8 +78,21 @@ class Reload:
         # From here on the new configuration is on record; a crash now starts with it.
         supervisor.configuration = new
         nginx.write(files, supervisor.paths.nginx)
+        digest = new.digest().hex()
+        if new.needs_portal and supervisor.portal is None and not await supervisor.start_portal(SWITCH_S):
+            log.error("the portal does not answer yet; its pages are 503 until it does")
         await self._switch_gateway()  # always: certificates may have changed under the same name
-        await self._switch_guards(new.digest().hex())
+        for guard in supervisor.guards:
+            guard.signal(signal.SIGHUP)
+        if supervisor.portal is not None:
+            supervisor.portal.signal(signal.SIGHUP)
+        for number, guard in enumerate(supervisor.guards):
+            await self._switched(guard, digest, functools.partial(supervisor.guard_status, number))
+        if supervisor.portal is not None:
+            if new.needs_portal:
+                await self._switched(supervisor.portal, digest, supervisor.portal_status)
+            else:
+                await supervisor.stop_portal()
         return new.digest() != old.digest()
 
     async def _apply(self, old: Configuration, new: Configuration) -> None:
@@ -110,21 +125,20 @@ class Reload:
                 return
             await asyncio.sleep(POLL_S)
 
-    async def _switch_guards(self, digest: str) -> None:
-        supervisor = self._supervisor
-        for guard in supervisor.guards:
-            guard.signal(signal.SIGHUP)
+    async def _switched(
+        self, child: Child, digest: str, status: Callable[[], Awaitable[dict[str, Any] | None]]
+    ) -> None:
+        """Returns when it answers by the new configuration, or has been ended for it."""
         deadline = time.monotonic() + SWITCH_S
-        for number, guard in enumerate(supervisor.guards):
-            while True:
-                told = await supervisor.guard_status(number)
-                if told is not None and told["configuration"] == digest:
-                    break
-                if time.monotonic() > deadline:
-                    log.error("has not switched in time, and is restarted", child=guard.role)
-                    guard.signal(signal.SIGKILL)  # it starts anew with the effective configuration
-                    break
-                await asyncio.sleep(POLL_S)
+        while True:
+            told = await status()
+            if told is not None and told["configuration"] == digest:
+                return
+            if time.monotonic() > deadline:
+                log.error("has not switched in time, and is restarted", child=child.role)
+                child.signal(signal.SIGKILL)  # it starts anew with the effective configuration
+                return
+            await asyncio.sleep(POLL_S)
 
 
 def _checked(config: Path, old: Configuration) -> Configuration:

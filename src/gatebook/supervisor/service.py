@@ -1,8 +1,8 @@
 """All processes of a deployment, in the right order.
 
-Start: recorder, guards, gateway, each when the one before it answers. End: the other way round, so that
-what has been let in is decided, recorded and told of before its scribe goes. Never starts anything while
-`preflight` finds a problem, and never two supervisors on one state folder.
+Start: recorder, guards, the portal if one is needed, gateway, each when the one before it answers. End: the other
+way round, so that what has been let in is decided, recorded and told of before its scribe goes. Never starts
+anything while `preflight` finds a problem, and never two supervisors on one state folder.
 """
 
 from __future__ import annotations
@@ -82,10 +82,18 @@ class Supervisor:
             for number in range(configuration.guard.processes)
         ]
         self.gateway = Child("gateway", nginx.argv(self.facts, self.paths.nginx), quit_signal=signal.SIGQUIT)
-        self.children = [self.recorder, *self.guards, self.gateway]
+        self.portal: Child | None = self._portal() if configuration.needs_portal else None
         self.started = False
         self._reload = Reload(self)
         self._stop = asyncio.Event()
+
+    def _portal(self) -> Child:
+        return Child("portal", [sys.executable, "-m", "gatebook.portal", str(self.paths.state)])
+
+    @property
+    def children(self) -> list[Child]:
+        portal = [] if self.portal is None else [self.portal]
+        return [self.recorder, *self.guards, *portal, self.gateway]
 
     # -- start ------------------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -121,6 +129,9 @@ class Supervisor:
             guard.start()
         for number, guard in enumerate(self.guards):
             await self._until(guard, lambda number=number: self._guard_ready(number))
+        if self.portal is not None:
+            self.portal.start()
+            await self._until(self.portal, self.portal_ready)
         self.gateway.start()
         await self._until(self.gateway, self._gateway_accepts)
         self.started = True
@@ -157,17 +168,16 @@ class Supervisor:
         return await self.stands() is not None
 
     async def guard_status(self, number: int) -> dict[str, Any] | None:
-        transport = httpx2.AsyncHTTPTransport(uds=str(self.paths.guard_socket(number)))
-        try:
-            async with httpx2.AsyncClient(transport=transport, timeout=2.0) as client:
-                told: dict[str, Any] = (await client.get("http://guard/status")).json()
-                return told
-        except (httpx2.HTTPError, OSError, ValueError):
-            return None
+        return await _status(self.paths.guard_socket(number))
+
+    async def portal_status(self) -> dict[str, Any] | None:
+        return await _status(self.paths.portal_socket)
 
     async def _guard_ready(self, number: int) -> bool:
-        told = await self.guard_status(number)
-        return bool(told and told["ready"])
+        return _is_ready(await self.guard_status(number))
+
+    async def portal_ready(self) -> bool:
+        return _is_ready(await self.portal_status())
 
     async def _gateway_accepts(self) -> bool:
         return self.gateway.running and all(
@@ -176,10 +186,12 @@ class Supervisor:
 
     async def status(self) -> dict[str, Any]:
         stands = await self.stands()
-        guards = [await self.guard_status(number) for number in range(len(self.guards))]
+        answer = [await self.guard_status(number) for number in range(len(self.guards))]
+        if self.portal is not None:
+            answer.append(await self.portal_status())
         ready = self.started and stands is not None and self.gateway.running
         return {
-            "ready": ready and all(guard is not None and guard["ready"] for guard in guards),
+            "ready": ready and all(map(_is_ready, answer)),
             "pid": os.getpid(),
             "configuration": self.configuration.digest().hex(),
             "file": str(self.config),
@@ -188,6 +200,23 @@ class Supervisor:
             "open_decisions": stands.open if stands is not None else None,
             "processes": [child.status() for child in self.children],
         }
+
+    # -- the portal, when a reload asks for one or for none any more -------------------------------------
+    async def start_portal(self, patience_s: float) -> bool:
+        """Whether it answers."""
+        self.portal = self._portal()
+        self.portal.start()
+        deadline = time.monotonic() + patience_s
+        while not await self.portal_ready():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
+    async def stop_portal(self) -> None:
+        if self.portal is not None:
+            portal, self.portal = self.portal, None
+            await portal.stop(GUARD_DRAIN_S)
 
     # -- orders -----------------------------------------------------------------------------------------
     async def _command(self, command: str) -> dict[str, Any]:
@@ -205,9 +234,24 @@ class Supervisor:
     async def _end(self) -> None:
         log.info("stopping: no new connections, what is under way is finished")
         await self.gateway.stop(DRAIN_S)
-        await asyncio.gather(*(guard.stop(GUARD_DRAIN_S) for guard in self.guards))
+        await asyncio.gather(self.stop_portal(), *(guard.stop(GUARD_DRAIN_S) for guard in self.guards))
         await self.recorder.stop(RECORDER_DRAIN_S)
         log.info("stopped")
+
+
+async def _status(path: Path) -> dict[str, Any] | None:
+    """What a process that serves this socket says of itself; None when it says nothing."""
+    transport = httpx2.AsyncHTTPTransport(uds=str(path))
+    try:
+        async with httpx2.AsyncClient(transport=transport, timeout=2.0) as client:
+            told: dict[str, Any] = (await client.get("http://gatebook/status")).json()
+            return told
+    except (httpx2.HTTPError, OSError, ValueError):
+        return None
+
+
+def _is_ready(told: dict[str, Any] | None) -> bool:
+    return told is not None and bool(told["ready"])
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -1,0 +1,140 @@
+"""One request to the portal: what was asked, its body, and the record without which nothing is answered.
+
+In: what the gateway passes on (wire, 3), its values hostile. A page calls `record` once, before what it did has
+any effect; it returns only once the record is durable. Names become pseudonyms first, credentials fingerprints.
+Never puts a body or a credential into a record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from dataclasses import dataclass
+
+from gatebook import record, wire
+from gatebook.config.model import Configuration
+from gatebook.errors import RecorderUnavailable
+from gatebook.guard.asked import Asked, text
+from gatebook.guard.client import RecorderClient
+from gatebook.identity.types import Identity
+from gatebook.redact import Names, Redactor
+
+
+class Scribe:
+    """Makes records as one configuration wants them, and has them made durable."""
+
+    def __init__(self, configuration: Configuration, fingerprint_key: bytes, recorder: RecorderClient) -> None:
+        self.origin = configuration.origin
+        self._digest = configuration.digest().hex()
+        self._redactor = Redactor(configuration)
+        self._fingerprint_key = fingerprint_key
+        self._recorder = recorder
+
+    def fingerprint(self, credential_sha256: bytes) -> str:
+        """As the guard's records have it, so that what is issued here is found where it is used."""
+        return hmac.digest(self._fingerprint_key, credential_sha256, "sha256")[:16].hex()
+
+    async def decision(
+        self, asked: Asked, page: str, reason: str, who: Identity | None, issued: record.IssuedPart | None
+    ) -> int:
+        """The index of the durable record. Raises RecorderUnavailable."""
+        redactor = self._redactor
+        names = await self._pseudonyms(redactor.names(who, asked.address))
+        headers = {text(name): text(value) for name, value in asked.headers}
+        path = asked.uri.partition("?")[0]
+        status = record.REASONS[reason].status
+        made = record.Decision(
+            id=asked.id,
+            time_us=time.time_ns() // 1000,
+            identity=self._who(who, names.subject),
+            request=redactor.request_part(
+                method=asked.method,
+                path=path,
+                route=page,
+                host=asked.host or None,
+                protocol=asked.protocol,
+                headers=headers,
+                claimed_id=headers.get("x-request-id"),
+            ),
+            client=redactor.client_part(asked.address, asked.port or None, names.address),
+            tls=redactor.tls_part(asked.tls or None, asked.cipher or None, asked.group or None, asked.sni or None),
+            decision=record.DecisionPart(
+                verdict="allow" if status == 200 else "deny",
+                status=status,
+                reason=reason,
+                configuration=self._digest,
+                durability="before-access",
+            ),
+            issued=issued,
+            connection=asked.connection,
+            connection_request=asked.connection_request,
+        )
+        return await self.append(made, asked.worker, asked.id)
+
+    async def alert(
+        self, alert: str, who: Identity | None, address: str | None, detail: dict[str, object]
+    ) -> None:
+        """Raises RecorderUnavailable."""
+        names = await self._pseudonyms(self._redactor.names(who, address or ""))
+        await self.append(
+            record.Alert(
+                time_us=time.time_ns() // 1000,
+                alert=alert,
+                severity=record.ALERTS[alert].severity,
+                identity=self._who(who, names.subject),
+                client=self._redactor.client_part(address, None, names.address) if address else None,
+                detail=detail,
+            )
+        )
+
+    async def append(self, made: record.Record, worker: int = 0, request_id: str = "") -> int:
+        """Raises RecorderUnavailable."""
+        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+        def told(index: int | None) -> None:
+            if not future.done():
+                future.set_result(index)
+
+        if not self._recorder.append(wire.Item(record.encode(made), worker, request_id), told):
+            raise RecorderUnavailable("the recorder takes nothing")
+        index = await future
+        if index is None:
+            raise RecorderUnavailable("the recorder has not acknowledged the record")
+        return index
+
+    def _who(self, who: Identity | None, subject: str | None) -> record.IdentityPart | None:
+        if who is None:
+            return None
+        return self._redactor.identity_part(who, subject, self.fingerprint(who.credential_sha256))
+
+    async def _pseudonyms(self, names: Names) -> Names:
+        subject, address = names
+        return Names(
+            None if subject is None else await self._recorder.pseudonym(subject),
+            None if address is None else await self._recorder.pseudonym(address),
+        )
+
+
+@dataclass
+class Call:
+    """`index` is that of the record; None until there is one."""
+
+    asked: Asked
+    body: bytes
+    page: str
+    scribe: Scribe
+    index: int | None = None
+    reason: str = ""
+
+    async def record(
+        self, reason: str, who: Identity | None = None, issued: record.IssuedPart | None = None
+    ) -> None:
+        """`reason` is a key of record.REASONS: it says whether this is granted. Raises RecorderUnavailable."""
+        assert self.index is None, "one request, one record"  # noqa: S101 - a fault of ours, answered by 503
+        self.index = await self.scribe.decision(self.asked, self.page, reason, who, issued)
+        self.reason = reason
+
+    def header(self, name: bytes) -> list[bytes]:
+        """All values of a header field, name in lower case."""
+        return [value for known, value in self.asked.headers if known == name]
