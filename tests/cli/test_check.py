@@ -312,3 +312,22 @@ def test_missing_configuration_is_one_problem(run: Run, tmp_path: Path) -> None:
     ran = run("check", "-c", str(tmp_path / "none.yaml"))
     assert ran.code == 2
     assert ran.err.startswith(f"error: {tmp_path}/none.yaml: no such file or directory")
+
+
+def test_rule_that_never_decides_is_a_warning_at_its_own_line(made: Deployment) -> None:
+    rule = "      - {name: readers, roles: [reader, admin]}\n"
+    made.change(rule, rule + "      - {name: admins, roles: [admin]}\n")
+    line = made.config.read_text()[: made.config.read_text().index("{name: admins")].count("\n") + 1
+    ran = made.check()
+    assert ran.code == 0
+    said = "rule admins never decides: readers before it holds whenever it does"
+    assert f"{made.config}:{line}:9: routes[1].allow[1]: {said}" in ran.err
+
+
+def test_role_that_is_not_declared_is_an_error_with_the_nearest(made: Deployment) -> None:
+    made.change("# What is behind the gateway.", "roles: {admin: {includes: [reader]}, raeder: {}}")
+    assert made.problems() == [
+        "roles.admin.includes[0]: no role is called 'reader'",
+        "routes[1].allow[0].roles[0]: no role is called 'reader'",
+    ]
+    assert "did you mean `raeder`?" in made.check().err

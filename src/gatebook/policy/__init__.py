@@ -1,14 +1,14 @@
 """Which route a request belongs to, and whether a rule allows it. Decisions only; nothing is done here.
 
 `path` says which request targets are canonical, `route` finds the route, `rule` decides; `reach`, `roles`
-and `condition` are what a rule is made of, `review` what `gatebook check` says of them. The guard asks them in
-that order. Never imports the gateway, the recorder or a clock.
+and `condition` are what a rule is made of, `review` and `unreachable` what `gatebook check` says of them. The
+guard asks them in that order. Never imports the gateway, the recorder or a clock.
 """
 
 from __future__ import annotations
 
 from gatebook.config.model import Configuration
-from gatebook.policy import review, route
+from gatebook.policy import review, route, unreachable
 from gatebook.policy.condition import Facts, joined
 from gatebook.policy.route import Finding, Match, Miss, Routes
 from gatebook.policy.rule import Policy, Ruling
@@ -23,4 +23,4 @@ def problems(configuration: Configuration) -> list[Finding]:
 
 def warnings(configuration: Configuration) -> list[Finding]:
     """What is legal in a configuration's routes and rules, but hardly meant."""
-    return route.warnings(configuration) + review.warnings(configuration)
+    return route.warnings(configuration) + review.warnings(configuration) + unreachable.warnings(configuration)

@@ -9,7 +9,7 @@ on it fails instead of comparing with an empty text. Pure; the variables are lis
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -56,6 +56,9 @@ VARIABLES: dict[str, Any] = {
 }
 _environment = cel.NewEnv(variables=VARIABLES)
 _PATH_NAME = re.compile(r"""(?<![\w.])path\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*["']([^"']*)["']\s*\])""")
+_ROLE_NAME = re.compile(r"""(["'])((?:(?!\1)[^\\])*)\1\s+in\s+identity\s*\.\s*roles\b""")
+_LITERAL = re.compile(r"""\"(?:\\.|[^"\\])*\"|'(?:\\.|[^'\\])*'""")
+_IDENTITY = re.compile(r"(?<![\w.])identity\s*\.")
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -78,10 +81,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Condition(NamedTuple):
-    """A compiled expression and the variables its text can possibly name."""
+    """A compiled expression and the variables its text can possibly name.
+
+    `constant`: its value where it is the same for all requests, as far as CEL can tell without any.
+    """
 
     program: Any
     names: tuple[str, ...]
+    constant: bool | None
 
     def holds(self, match: Match, identity: Identity | None, facts: Facts, now: float) -> bool | None:
         """None when the expression fails: a missing key, a wrong type, too much work."""
@@ -108,13 +115,31 @@ def compile_condition(text: str) -> Condition:
         raise ValueError(f"is of type {kind.name()}")
     # A variable can only be named by spelling its last word, so this leaves out none that is used.
     names = tuple(name for name in VARIABLES if name.rpartition(".")[2] in text)
-    return Condition(program, names)
+    return Condition(program, names, _constant(program))
+
+
+def _constant(program: Any) -> bool | None:
+    """Without variables, CEL answers only where no variable could change the answer."""
+    try:
+        result = program.eval(data={}).value()
+    except Exception:
+        return None
+    return result if result is True or result is False else None
 
 
 def unknown_parameters(text: str, params: frozenset[str]) -> list[str]:
     """Names after `path.` or in `path["…"]` that the route's template does not have."""
     named = {first or second for first, second in _PATH_NAME.findall(text)}
     return sorted(named - params)
+
+
+def unknown_roles(text: str, known: Collection[str]) -> list[str]:
+    """Names in `"…" in identity.roles` that are not declared."""
+    return sorted({found[2] for found in _ROLE_NAME.finditer(text)} - set(known))
+
+
+def names_identity(text: str) -> bool:
+    return _IDENTITY.search(_LITERAL.sub('""', text)) is not None
 
 
 def joined(headers: list[tuple[str, str]]) -> dict[str, str]:

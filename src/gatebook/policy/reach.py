@@ -54,6 +54,9 @@ class Reach(NamedTuple):
         return all(any(_contains(shape, their) for shape in self.shapes) for their in theirs)
 
 
+WHOLE = Reach(None, None, False)
+
+
 def reach(rule: Rule, route: Route, effect: Effect) -> Reach:
     """Raises ValueError where a template is none; `problems` reports it."""
     methods = frozenset(rule.methods) or None

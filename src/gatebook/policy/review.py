@@ -1,7 +1,8 @@
 """What is wrong with a configuration's rules, and what is legal but hardly meant.
 
 In: a configuration. Out: findings, each with its location in it. `problems` make rules meaningless and stop
-everything: conditions that do not compile, names that stand twice. Pure.
+everything: conditions that do not compile, names that stand twice. `warnings` stop nothing; those about rules
+that never decide are `unreachable`'s. Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 from gatebook.config.model import Configuration, Route, Rule
 from gatebook.policy import reach
-from gatebook.policy.condition import compile_condition, unknown_parameters
+from gatebook.policy.condition import compile_condition, names_identity, unknown_parameters, unknown_roles
 from gatebook.policy.reach import Effect
 from gatebook.policy.route import Finding, parse_template
 
@@ -44,7 +45,17 @@ def problems(configuration: Configuration) -> list[Finding]:
                 found.append(((*place, "when"), str(error), _BOOL))
             else:
                 found += _parameter_problems(route, rule.when, (*place, "when"))
+                found += _role_problems(configuration, rule.when, (*place, "when"))
     return found
+
+
+def _role_problems(configuration: Configuration, text: str, place: Place) -> list[Finding]:
+    """Roles of `roles:` lists are config.crosscheck's; these stand inside of expressions."""
+    declared = configuration.roles
+    if not declared:
+        return []
+    wanted = "one of " + ", ".join(sorted(declared)[:20])
+    return [(place, f"no role is called {name!r}", wanted) for name in unknown_roles(text, declared)]
 
 
 def _parameter_problems(route: Route, text: str, place: Place) -> list[Finding]:
@@ -57,8 +68,12 @@ def _parameter_problems(route: Route, text: str, place: Place) -> list[Finding]:
 
 
 def warnings(configuration: Configuration) -> list[Finding]:
-    """Routes that nobody can ever use, and those that anybody can although they have rules."""
-    found: list[Finding] = []
+    """Routes that nobody can ever use, those that anybody can although they have rules, and vain conditions."""
+    found: list[Finding] = [
+        ((*place, "when"), "asks for an identity, which this route never has", "conditions on the request alone")
+        for place, route, _, rule in rules(configuration)
+        if route.identity == "none" and rule.when is not None and names_identity(rule.when)
+    ]
     for index, route in enumerate(configuration.routes):
         if any(rule.mode == "enforce" for rule in route.allow):
             continue
