@@ -70,6 +70,10 @@ class Paths:
         return self.state / "refresh.sqlite"
 
     @property
+    def revocations(self) -> Path:
+        return self.state / "revocations.json"
+
+    @property
     def effective(self) -> Path:
         """The configuration in force, as JSON; what guards and recorder read."""
         return self.state / "effective.json"

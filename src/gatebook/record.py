@@ -53,7 +53,9 @@ REASONS: dict[str, Reason] = {
     "key_unknown": Reason(401, "client", "Authentication failed"),
     "key_expired": Reason(401, "client", "Authentication failed"),
     "key_revoked": Reason(401, "client", "Authentication failed"),
+    "credential_revoked": Reason(401, "client", "Authentication failed"),
     "provider_unavailable": Reason(503, "guard", "Service unavailable"),
+    "revocations_unavailable": Reason(503, "guard", "Service unavailable"),
     # policy and limits
     "deny_rule": Reason(403, "policy", "Forbidden"),
     "no_rule": Reason(403, "policy", "Forbidden"),

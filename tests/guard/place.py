@@ -22,10 +22,11 @@ from typing import Any
 from gatebook.config import effective
 from gatebook.config.model import Configuration
 from gatebook.identity import api_key_file
+from gatebook.identity.keyed import Keys
 from gatebook.paths import Paths, make_private
 
 DEADLINE_S = 20.0
-FINGERPRINT_KEY = bytes(range(32))
+KEYS = Keys(names=bytes(32), fingerprints=bytes(range(32)))
 
 READERS = [{"name": "readers", "roles": ["reader", "admin"]}]
 
@@ -65,7 +66,8 @@ class Place:
         self.paths = Paths(folder / "state")
         for private in (self.paths.state, self.paths.keys, self.paths.runtime):
             make_private(private)
-        (self.paths.keys / "fingerprint.key").write_bytes(FINGERPRINT_KEY)
+        (self.paths.keys / "fingerprint.key").write_bytes(KEYS.fingerprints)
+        (self.paths.keys / "pseudonym.key").write_bytes(KEYS.names)
         self.put_in_force(**sections)
 
     def put_in_force(self, **sections: Any) -> None:

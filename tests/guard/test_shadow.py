@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.guard.place import FINGERPRINT_KEY, configured, route
+from tests.guard.place import KEYS, configured, route
 
 from gatebook import record
 from gatebook.guard.asked import Asked
@@ -42,7 +42,7 @@ NOBODY = [{"name": "frozen", "when": "true", "mode": "shadow"}]
 
 def decisions(times: int, **rules: Any) -> list[record.DecisionPart]:
     """What is on record of as many requests."""
-    rulebook = Rules(configured(routes=[route("a", "/a", **rules)]), FINGERPRINT_KEY)
+    rulebook = Rules(configured(routes=[route("a", "/a", **rules)]), KEYS)
     match, facts = rulebook.match(ASKED), rulebook.facts(ASKED)
     assert isinstance(match, Match)
     made = []

@@ -163,3 +163,13 @@ def mint(
     head = {name: value for name, value in merged.items() if value is not ABSENT}
     body = claims() if said is None else said
     return assemble(json.dumps(head).encode(), json.dumps(body).encode(), sign or rsa_key("r1").pkcs1)
+
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def other_signature(token: bytes) -> bytes:
+    """The second signature that holds for an ES256 token (r and n - s), which anybody can make of the first."""
+    signed, _, signature = token.rpartition(b".")
+    raw = base64.urlsafe_b64decode(signature + b"==")
+    return signed + b"." + b64(raw[:32] + (P256_ORDER - int.from_bytes(raw[32:])).to_bytes(32)).encode()

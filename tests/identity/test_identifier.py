@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable
@@ -14,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 import uvloop
-from tests.identity.deployment import configuration
+from tests.identity.deployment import configuration, place
 from tests.identity.mint import NOW, claims, ec_key, mint
 from tests.identity.mint import oidc as oidc_provider
 from tests.identity.provider import JWKS, Provider, hang
@@ -23,6 +22,7 @@ from gatebook.config.model import ApiKeyProvider
 from gatebook.errors import EnvironmentFault
 from gatebook.identity import Identifier, jwks, jws, jwt, oidc
 from gatebook.identity.api_key_file import Made, create, revoke
+from gatebook.identity.keyed import signed_sha256
 from gatebook.identity.oidc import OIDCMethod
 from gatebook.identity.types import Bound, Credential, Identity, Presented, Refusal
 from gatebook.kept import watch
@@ -46,16 +46,17 @@ def signed(issuer: str, name: str = "first", **changed: Any) -> Credential:
 
 
 class Rig:
-    def __init__(self, provider: Provider, path: Path, **identity: Any) -> None:
+    def __init__(self, provider: Provider, folder: Path, **identity: Any) -> None:
         self.provider = provider
-        self.path = path
+        self.paths = place(folder)
+        self.path = self.paths.api_keys
         self.now = NOW
         self.settings = identity or {
             "staff": oidc_provider(issuer=provider.issuer),
             "partners": ApiKeyProvider(type="api_key"),
             "machines": ApiKeyProvider(type="api_key", header="X-Machine-Key"),
         }
-        self.identifier = Identifier(configuration(**self.settings), path, clock=lambda: self.now)
+        self.identifier = Identifier(configuration(**self.settings), self.paths, clock=lambda: self.now)
 
     def token(self, name: str = "first", **changed: Any) -> Credential:
         return signed(self.provider.issuer, name, **changed)
@@ -87,7 +88,7 @@ def run(tmp_path: Path) -> Callable[..., None]:
     def call(test: Callable[[Rig], Awaitable[None]], **identity: Any) -> None:
         async def main() -> None:
             async with Provider(ec_key("first").jwk(kid="first")) as provider:
-                rig = Rig(provider, tmp_path / "api-keys.json", **identity)
+                rig = Rig(provider, tmp_path, **identity)
                 await rig.identifier.start()
                 try:
                     await test(rig)
@@ -116,7 +117,7 @@ def test_token_is_unknown_first_and_known_then(run: Run) -> None:
         assert rig.lookup(token) is None
         found = await rig.known(token)
         assert (found.provider, found.subject, found.roles) == ("staff", "alice", ("reader",))
-        assert found.credential_sha256 == hashlib.sha256(token.value).digest()
+        assert found.credential_sha256 == signed_sha256(token)
         assert rig.lookup(token) is found
 
     run(test)
@@ -507,7 +508,7 @@ def test_verify_answers_for_keys_too(run: Run) -> None:
 # -- its life ---------------------------------------------------------------------------------------------
 def test_ready_says_started_and_no_more(tmp_path: Path) -> None:
     async def main() -> None:
-        who = Identifier(configuration(staff=oidc_provider(issuer="http://127.0.0.1:1")), tmp_path / "none.json")
+        who = Identifier(configuration(staff=oidc_provider(issuer="http://127.0.0.1:1")), place(tmp_path))
         assert not who.ready()
         await who.start()
         assert who.ready()
@@ -528,7 +529,7 @@ def test_own_client_is_used_and_left_open(tmp_path: Path) -> None:
     async def main() -> None:
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
             settings = configuration(staff=oidc_provider())
-            who = Identifier(settings, tmp_path / "none.json", clock=lambda: NOW, client=client)
+            who = Identifier(settings, place(tmp_path), clock=lambda: NOW, client=client)
             await who.start()
             found = await who.verify(signed("https://login.example"), STAFF, NOW)
             assert isinstance(found, Identity)

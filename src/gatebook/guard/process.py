@@ -20,12 +20,13 @@ import uvloop
 
 from gatebook import ownlog
 from gatebook.config import effective
-from gatebook.errors import EnvironmentFault, GatebookError
+from gatebook.errors import GatebookError
 from gatebook.guard.client import RecorderClient
 from gatebook.guard.protocol import GuardProtocol
 from gatebook.guard.rules import Rules
 from gatebook.guard.service import Service
 from gatebook.identity import Identifier
+from gatebook.identity.keyed import Keys, read_keys
 from gatebook.paths import Paths, check_private
 
 BACKLOG = 4096  # nginx opens as many connections as it has requests; the kernel may cut this down
@@ -37,10 +38,10 @@ log = structlog.get_logger("guard")
 
 async def serve(paths: Paths, number: int) -> None:
     configuration = effective.read(paths.effective)
-    key = fingerprint_key(paths)
+    keys = read_keys(paths)
     recorder = RecorderClient(paths.recorder_socket, configuration.guard.acknowledgement_timeout)
-    identifier = Identifier(configuration, paths.api_keys)
-    service = Service(Rules(configuration, key), identifier, recorder)
+    identifier = Identifier(configuration, paths)
+    service = Service(Rules(configuration, keys), identifier, recorder)
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -52,7 +53,7 @@ async def serve(paths: Paths, number: int) -> None:
     limit = configuration.gateway.max_header + HEAD_MARGIN_BYTES
     server = await _listen(paths.guard_socket(number), lambda: GuardProtocol(service, limit, connections))
     log.info("listening", number=number, configuration=service.rules.digest[:16])
-    reloading = loop.create_task(_reloads(reload, paths, key, service, identifier, recorder))
+    reloading = loop.create_task(_reloads(reload, paths, keys, service, identifier, recorder))
     await stop.wait()
     reloading.cancel()
     service.draining = True
@@ -79,7 +80,7 @@ async def _listen(path: Path, protocol: Callable[[], asyncio.Protocol]) -> async
 async def _reloads(
     asked: asyncio.Event,
     paths: Paths,
-    key: bytes,
+    keys: Keys,
     service: Service,
     identifier: Identifier,
     recorder: RecorderClient,
@@ -89,7 +90,7 @@ async def _reloads(
         asked.clear()
         try:
             configuration = effective.read(paths.effective)
-            rules = Rules(configuration, key, service.rules)
+            rules = Rules(configuration, keys, service.rules)
         except (GatebookError, OSError, ValueError) as error:
             log.error("kept the old configuration: the new one cannot be used", error=str(error))
             continue
@@ -98,13 +99,6 @@ async def _reloads(
         service.rules = rules
         recorder.timeout_s = configuration.guard.acknowledgement_timeout
         log.info("switched", configuration=rules.digest[:16])
-
-
-def fingerprint_key(paths: Paths) -> bytes:
-    key = (paths.keys / "fingerprint.key").read_bytes()
-    if len(key) != 32:
-        raise EnvironmentFault(f"{paths.keys / 'fingerprint.key'}: not 32 bytes; restore it from a backup")
-    return key
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ allows; knows no socket, no recorder and no clock.
 
 from __future__ import annotations
 
-import hmac
 from typing import Literal
 
 import msgspec
@@ -15,6 +14,7 @@ import msgspec
 from gatebook import record
 from gatebook.config.model import Configuration, Route
 from gatebook.guard.asked import Asked, text, trace_id
+from gatebook.identity.keyed import Keys, signed_sha256
 from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.limits import Limiter, Taken
 from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling, joined
@@ -39,13 +39,11 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 class Rules:
     """Everything that a request is judged by, of one configuration; replaced as a whole on reload."""
 
-    def __init__(
-        self, configuration: Configuration, fingerprint_key: bytes, previous: Rules | None = None
-    ) -> None:
+    def __init__(self, configuration: Configuration, keys: Keys, previous: Rules | None = None) -> None:
         self.configuration = configuration
         self.digest = configuration.digest().hex()
         self.origin = configuration.origin
-        self._fingerprint_key = fingerprint_key
+        self._keys = keys
         self._routes = Routes(configuration)
         self._policy = Policy(configuration)
         self._limiter: Limiter = Limiter(configuration, previous._limiter if previous else None)
@@ -146,17 +144,13 @@ class Rules:
         self, who: Identity | Refusal | None, credential: Credential | None, subject: str | None
     ) -> record.IdentityPart | None:
         if isinstance(who, Identity):
-            return self._redactor.identity_part(who, subject, self.fingerprint(who.credential_sha256))
+            return self._redactor.identity_part(who, subject, self._keys.fingerprint(who.credential_sha256))
         if isinstance(who, Refusal) and who.provider is not None and credential is not None:
             # Whose credential it claims to be, without a subject: nothing was established.
             method = self._methods.get(who.provider, credential.method)
-            presented = self.fingerprint(credential.sha256())
+            presented = self._keys.fingerprint(signed_sha256(credential))
             return record.IdentityPart(provider=who.provider, method=method, credential=presented)
         return None
-
-    def fingerprint(self, credential_sha256: bytes) -> str:
-        """Links a credential's uses, here and nowhere else; nothing leads back from it without the key."""
-        return hmac.digest(self._fingerprint_key, credential_sha256, "sha256")[:16].hex()
 
 
 def _shadow(ruling: Ruling) -> record.ShadowPart:

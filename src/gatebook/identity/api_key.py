@@ -123,6 +123,7 @@ def _known(key: ApiKey) -> _Known:
         subject=key.subject,
         client=key.id,
         roles=key.roles,
+        issued_at=float(key.created),
         credential_sha256=digest,
         expires_at=float(key.expires),
     )

@@ -11,22 +11,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import httpx2
 
 from gatebook import kept
 from gatebook.config.model import ApiKeyProvider, Configuration, GatebookProvider, Provider
-from gatebook.identity import api_key_file
+from gatebook.identity import api_key_file, revocation_file
 from gatebook.identity.api_key import KeyRing
 from gatebook.identity.api_key_method import ApiKeyMethod
 from gatebook.identity.discovery import Discovery
 from gatebook.identity.jwks import KeySource
+from gatebook.identity.keyed import read_keys
 from gatebook.identity.method import Method, Source
 from gatebook.identity.oidc import OIDCMethod
 from gatebook.identity.present import Plan, plan, present
+from gatebook.identity.revocation import Revoked
 from gatebook.identity.types import Credential, Identity, Presented, Refusal
+from gatebook.paths import Paths
 
 AnySource = TypeVar("AnySource", bound=Source)
 
@@ -59,35 +61,41 @@ class _Deployment:
 class Identifier:
     """`clock` is the wall clock, for what happens after a wait; `client` replaces the HTTP client.
 
-    Making one reads the providers' CA files: raises EnvironmentFault.
+    Making one reads the providers' CA files and the keys of keyed hashes: raises EnvironmentFault.
     """
 
     def __init__(
         self,
         configuration: Configuration,
-        api_keys: Path,
+        paths: Paths,
         *,
         clock: Callable[[], float] = time.time,
         client: httpx2.AsyncClient | None = None,
     ) -> None:
         self._clock = clock
         self._client = client
-        self._watch = kept.Watch(api_keys, api_key_file.KIND, lambda document: KeyRing(document.keys))
+        self._watch = kept.Watch(paths.api_keys, api_key_file.KIND, lambda document: KeyRing(document.keys))
+        keys = read_keys(paths)
+        self._revoked = kept.Watch(
+            paths.revocations, revocation_file.KIND, lambda document: Revoked(document.revocations, keys)
+        )
         self._sources: dict[str, Source] = {}
         self._sources, self._in_force = self._compile(configuration)
         self._started = False
 
     # -- its life ---------------------------------------------------------------------------------------
     async def start(self) -> None:
-        """Reads the API keys and begins to fetch the providers' keys, but waits for none of them."""
+        """Reads API keys and revocations, and begins to fetch the providers' keys, but waits for none of them."""
         self._started = True
         self._watch.start()
+        self._revoked.start()
         for source in self._sources.values():
             source.start()
 
     async def stop(self) -> None:
         self._started = False
         await self._watch.stop()
+        await self._revoked.stop()
         for source in self._sources.values():
             await source.stop()
 
@@ -177,11 +185,17 @@ class Identifier:
     def confirm(
         self,
         identity: Identity,
-        credential: Credential,  # noqa: ARG002 - proofs and revocations
-        presented: Presented,  # noqa: ARG002 - are told by these;
-        now: float,  # noqa: ARG002 - there are none yet
+        credential: Credential,  # noqa: ARG002 - proofs are told
+        presented: Presented,  # noqa: ARG002 - by these; there are none yet
+        now: float,
     ) -> Refusal | None:
         """Whether this request may use that identity: asked for every one, and never remembered."""
+        revoked = self._revoked.value
+        if revoked is None:
+            # What may be revoked is not known, so everything may be.
+            return Refusal("revocations_unavailable", identity.provider)
+        if revoked.find(identity, now) is not None:
+            return Refusal("credential_revoked", identity.provider)
         if identity.bound is not None:
             # Nothing here can check the proof that it asks for.
             return Refusal("token_claims", identity.provider)

@@ -14,6 +14,7 @@ from gatebook.identity.cache import TokenCache
 from gatebook.identity.jwks import KeySource
 from gatebook.identity.jws import Unfit
 from gatebook.identity.jwt import Token, may_be_of_a_newer_key, read, verify
+from gatebook.identity.keyed import signed_sha256
 from gatebook.identity.types import Credential, Identity, Refusal
 
 PATIENCE_S = 3.0  # for a provider's keys, in one request
@@ -51,10 +52,10 @@ class OIDCMethod:
         return answer
 
     def _judge(self, token: Token, credential: Credential, now: float) -> Identity | Refusal:
-        digest = credential.sha256()
+        keys = self._source.keys(now)
         try:
-            verified = verify(token, self._name, self._provider, self._source.keys(now), digest, now)
+            verified = verify(token, self._name, self._provider, keys, signed_sha256(credential), now)
         except Unfit as error:
             return Refusal(error.reason, self._name)
-        self._cache.put(digest, verified)
+        self._cache.put(credential.sha256(), verified)
         return verified.identity

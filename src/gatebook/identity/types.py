@@ -60,7 +60,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     bound: Bound | None = None
     token_id: str | None = None  # a token's jti
     issued_at: float | None = None
-    credential_sha256: bytes  # of the credential's bytes; the guard keys it before anything is stored
+    credential_sha256: bytes  # keyed.signed_sha256; it is keyed before anything is stored
     expires_at: float
 
 

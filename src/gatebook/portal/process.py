@@ -24,7 +24,7 @@ from gatebook.config import effective
 from gatebook.config.model import Configuration
 from gatebook.errors import GatebookError
 from gatebook.guard.client import RecorderClient
-from gatebook.guard.process import fingerprint_key
+from gatebook.identity.keyed import read_keys
 from gatebook.paths import Paths, check_private
 from gatebook.portal.app import Application, Portal
 
@@ -50,7 +50,7 @@ def make_portal(configuration: Configuration, key: bytes, recorder: RecorderClie
 
 async def serve(paths: Paths) -> None:
     configuration = effective.read(paths.effective)
-    key = fingerprint_key(paths)
+    key = read_keys(paths).fingerprints
     recorder = RecorderClient(paths.recorder_socket, configuration.guard.acknowledgement_timeout)
     application = Application(recorder, make_portal(configuration, key, recorder))
     loop = asyncio.get_running_loop()
