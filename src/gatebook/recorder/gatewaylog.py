@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from gatebook.redact import Redactor
 
 MAX_CONNECTIONS_WITH_WORDS = 20_000
 MAX_WORDS = 8
+MAX_PASSED = 3
 
 
 def alive(pid: int) -> bool:
@@ -31,6 +33,15 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return words.startswith(b"nginx:")
+
+
+@dataclass
+class _Words:
+    """What the error log said on a connection. `asked`: of which request, where it says so."""
+
+    text: str
+    asked: str | None
+    passed: int = 0  # lines of other requests on this connection since
 
 
 class GatewayLog:
@@ -57,7 +68,7 @@ class GatewayLog:
         self._access = Log(folder, "access", cursor.access)
         self._error = Log(folder, "error", cursor.error)
         self._decoder = msgspec.json.Decoder(wire.LogLine)
-        self._words: OrderedDict[int, list[str]] = OrderedDict()
+        self._words: OrderedDict[int, list[_Words]] = OrderedDict()
         self._dead: dict[int, bool] = {}
         self.requests = self.unreadable = 0
         self.configure(configuration)
@@ -90,7 +101,7 @@ class GatewayLog:
             return
         self.requests += 1
         connection = int(line.c) if line.c.isdigit() else -1
-        words = self._words.pop(connection, [])
+        words = self._words_for(connection, line) if connection in self._words else []
         made = outcome.from_line(line, words, None if line.d else self._asked)
         index = made.decision_index
         if index is None:
@@ -98,6 +109,24 @@ class GatewayLog:
             if index is not None:
                 made = msgspec.structs.replace(made, decision_index=index, request=None, client=None, tls=None)
         self._journal.add_outcome(record.encode(made), index)
+
+    def _words_for(self, connection: int, line: wire.LogLine) -> list[str]:
+        """The error log's words about this line's request; those of other requests on the connection stay.
+
+        They may be read before the line that they belong to, and before the line of the request before that.
+        """
+        asked = self._journal.asked(int(line.d)) if line.d.isdigit() else f"{line.m} {line.q}" if line.q else None
+        mine: list[str] = []
+        others: list[_Words] = []
+        for words in self._words.pop(connection):
+            if words.asked is None or asked is None or words.asked == asked:
+                mine.append(words.text)
+            elif words.passed < MAX_PASSED:
+                words.passed += 1
+                others.append(words)
+        if others:
+            self._words[connection] = others
+        return mine
 
     def _asked(self, line: wire.LogLine) -> record.Outcome:
         redact = self._redactor
@@ -134,7 +163,7 @@ class GatewayLog:
         words = self._words.setdefault(line.connection, [])
         self._words.move_to_end(line.connection)
         if len(words) < MAX_WORDS:
-            words.append(self._redactor.scrub(line.words))
+            words.append(_Words(self._redactor.scrub(line.words), line.asked))
         while len(self._words) > MAX_CONNECTIONS_WITH_WORDS:
             self._words.popitem(last=False)
 

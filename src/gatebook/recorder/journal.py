@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from gatebook.record import Decision, decode
 from gatebook.recorder import memo
+from gatebook.scrub import MASK
 from gatebook.wire import Item
 
 MAX_FRAME_RECORDS = 2048
@@ -30,6 +32,7 @@ class Journal:
         self.decisions = self.outcomes = 0  # since the last heartbeat
         self._by_id: dict[str, int] = {}
         self._ids: dict[int, str] = {}
+        self._records: dict[int, bytes] = {}  # of open decisions made in this process's life
         self._batches: list[tuple[list[Item], Callable[[int], None]]] = []
         self._outcomes: list[tuple[bytes, int | None]] = []
         self._new_cursor: memo.Cursor | None = None
@@ -57,6 +60,17 @@ class Journal:
     def decision_of(self, request_id: str) -> int | None:
         """The open decision of a request whose log line does not know it (the guard's answer was lost)."""
         return self._by_id.get(request_id)
+
+    def asked(self, index: int) -> str | None:
+        """Method and path of an open decision as they came; None where its record does not say that exactly."""
+        data = self._records.get(index)
+        decision = decode(data) if data is not None else None
+        if not isinstance(decision, Decision):
+            return None
+        path = decision.request.path
+        if MASK in path or "\\" in path or not path.isascii():  # masked, spelt out or cut
+            return None
+        return f"{decision.request.method} {path}"
 
     @property
     def waiting(self) -> bool:
@@ -93,6 +107,7 @@ class Journal:
                 self.open[at] = item.worker
                 self._by_id[item.request_id] = at
                 self._ids[at] = item.request_id
+                self._records[at] = item.record
                 self.decisions += 1
         return first
 
@@ -105,6 +120,7 @@ class Journal:
         self.cursor_written()
         for index in closed:
             self.open.pop(index, None)
+            self._records.pop(index, None)
             request_id = self._ids.pop(index, None)
             if request_id is not None:
                 self._by_id.pop(request_id, None)

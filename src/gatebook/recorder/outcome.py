@@ -92,14 +92,25 @@ _ERROR_LINE = re.compile(
     r"(?:\*(?P<connection>\d+) )?(?P<words>.*)$"
 )
 _CLIENT = re.compile(r", client: ([0-9a-fA-F.:]+)")
+_REQUEST = re.compile(r', request: "(\S+ [^\s?"]*)')
+
+# What an answer can suffer that had begun well: nginx has sent 200 by then, and counts the request as complete.
+_CUT_SHORT = (
+    "upstream prematurely closed connection while reading upstream",
+    "timed out) while reading upstream",
+    "(104: Connection reset by peer) while reading upstream",
+    "upstream sent no valid HTTP",
+    "upstream sent invalid chunked response while reading upstream",
+)
 
 
 class ErrorLine(NamedTuple):
-    """A line of the error log. `words` end before names and addresses begin."""
+    """A line of the error log. `words` end before names and addresses begin; `asked` is method and path."""
 
     connection: int | None
     words: str
     address: str | None
+    asked: str | None
 
 
 def parse_error_line(text: str) -> ErrorLine | None:
@@ -110,7 +121,10 @@ def parse_error_line(text: str) -> ErrorLine | None:
     words = found["words"]
     client = _CLIENT.search(words)
     connection = int(found["connection"]) if found["connection"] else None
-    return ErrorLine(connection, words.partition(", client: ")[0], client[1] if client else None)
+    asked = _REQUEST.search(words)
+    return ErrorLine(
+        connection, words.partition(", client: ")[0], client[1] if client else None, asked[1] if asked else None
+    )
 
 
 def handshake_failed(line: ErrorLine) -> bool:
@@ -121,8 +135,13 @@ def handshake_failed(line: ErrorLine) -> bool:
 def explain(status: int | None, line: LogLine, words: Sequence[str]) -> ErrorPart | None:
     """Whose doing an unsuccessful answer was; None for one that went well."""
     complete = line.ok == "OK"
-    if status is not None and status < 400 and complete:
-        return None
+    if (status is None or status < 400) and complete:
+        short = next((text for text in words if any(part in text for part in _CUT_SHORT)), None)
+        cause = _by_words(short) if short is not None else None
+        if short is not None and cause is not None:
+            return ErrorPart(source=cause.source, detail=cause.detail, message=cut(short, 500))
+        if status is not None:
+            return None
     reason = REASONS.get(line.r)
     if reason is not None and reason.status == status and reason.status >= 400:
         return ErrorPart(source=reason.source, detail=line.r)
