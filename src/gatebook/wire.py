@@ -62,6 +62,7 @@ DENIAL_STATUSES: Final = (400, 401, 403, 404, 405, 429, 503)
 ISSUING: Final = "a provider of type gatebook"
 PORTAL_PAGES: Final[dict[str, str]] = {
     "/.gatebook/token": ISSUING,
+    "/.gatebook/revoke": ISSUING,
     "/.gatebook/jwks.json": ISSUING,
     "/.gatebook/.well-known/openid-configuration": ISSUING,
     "/.well-known/oauth-authorization-server/.gatebook": ISSUING,  # RFC 8414, 3.1

@@ -25,6 +25,7 @@ from gatebook.identity.jwks import KeySource
 from gatebook.identity.keyed import read_keys
 from gatebook.identity.method import Method, Source
 from gatebook.identity.oidc import OIDCMethod
+from gatebook.identity.own import OwnKeys, as_oidc
 from gatebook.identity.present import Plan, plan, present
 from gatebook.identity.revocation import Revoked
 from gatebook.identity.types import Credential, Identity, Presented, Refusal
@@ -74,6 +75,7 @@ class Identifier:
     ) -> None:
         self._clock = clock
         self._client = client
+        self._paths = paths
         self._watch = kept.Watch(paths.api_keys, api_key_file.KIND, lambda document: KeyRing(document.keys))
         keys = read_keys(paths)
         self._revoked = kept.Watch(
@@ -126,6 +128,9 @@ class Identifier:
                 methods[name] = ApiKeyMethod(name, fellows, self._watch)
                 continue
             if isinstance(provider, GatebookProvider):
+                own = self._kept(name, provider, OwnKeys) or OwnKeys(provider, self._paths.portal_jwks)
+                sources[name] = own
+                methods[name] = OIDCMethod(name, as_oidc(configuration, provider), own, self._clock, provider.type)
                 continue
             keys = self._kept(name, provider, KeySource)
             if keys is None:

@@ -8,23 +8,43 @@ unavailable and nothing else. Only what was verified is remembered. Never raises
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import structs
 
 from gatebook.config.model import OIDCProvider
 from gatebook.identity.cache import TokenCache
-from gatebook.identity.jwks import KeySource
+from gatebook.identity.jwk import Keys
 from gatebook.identity.jws import Unfit
-from gatebook.identity.jwt import Token, may_be_of_a_newer_key, read, verify
+from gatebook.identity.jwt import Token, Verified, may_be_of_a_newer_key, read, verify
 from gatebook.identity.keyed import signed_sha256
 from gatebook.identity.types import Credential, Identity, Refusal
 
 PATIENCE_S = 3.0  # for a provider's keys, in one request
 
 
+class Publishes(Protocol):
+    """A provider's keys over time: jwks.KeySource, and own.OwnKeys for our own."""
+
+    def keys(self, now: float) -> Keys: ...
+    async def refetch(self, timeout_s: float) -> bool: ...
+
+
 class OIDCMethod:
+    """`method` is what its identities are said to be known by."""
+
     takes = frozenset({"bearer"})
 
-    def __init__(self, name: str, provider: OIDCProvider, source: KeySource, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        provider: OIDCProvider,
+        source: Publishes,
+        clock: Callable[[], float],
+        method: str = "oidc",
+    ) -> None:
         self._name = name
+        self._method = method
         self._provider = provider
         self._source = source
         self._clock = clock
@@ -57,5 +77,7 @@ class OIDCMethod:
             verified = verify(token, self._name, self._provider, keys, signed_sha256(credential), now)
         except Unfit as error:
             return Refusal(error.reason, self._name)
+        if self._method != verified.identity.method:
+            verified = Verified(structs.replace(verified.identity, method=self._method), verified.mark)
         self._cache.put(credential.sha256(), verified)
         return verified.identity

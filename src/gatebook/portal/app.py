@@ -20,11 +20,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gatebook import record
-from gatebook.config.model import Configuration
 from gatebook.errors import RecorderUnavailable
 from gatebook.guard.asked import OWN_FIELDS, PREFIX, Asked, parse
 from gatebook.guard.client import RecorderClient
 from gatebook.portal.call import Call, Scribe
+from gatebook.portal.signing import Signing
 from gatebook.wire import PORTAL_MAX_BODY
 
 log = structlog.get_logger("portal")
@@ -43,26 +43,20 @@ class TooLarge(Exception):
     """A body beyond what any page takes."""
 
 
+@dataclass(frozen=True)
 class Portal:
     """All pages under one configuration, replaced as a whole on reload."""
 
-    def __init__(
-        self,
-        configuration: Configuration,
-        fingerprint_key: bytes,
-        recorder: RecorderClient,
-        pages: Mapping[str, Page],
-    ) -> None:
-        self.digest = configuration.digest().hex()
-        self.scribe = Scribe(configuration, fingerprint_key, recorder)
-        self.pages = pages
+    scribe: Scribe
+    pages: Mapping[str, Page]
 
 
 class Application:
     """`portal` may be replaced at any time; a request keeps the one it began with."""
 
-    def __init__(self, recorder: RecorderClient, portal: Portal) -> None:
+    def __init__(self, recorder: RecorderClient, signing: Signing, portal: Portal) -> None:
         self.recorder = recorder
+        self.signing = signing
         self.portal = portal
         self.draining = False
         routes = [Route("/status", self._status), Route("/{path:path}", _Served(self))]
@@ -70,8 +64,8 @@ class Application:
 
     async def _status(self, _request: Request) -> Response:
         """For the supervisor; the gateway serves no such path."""
-        ready = self.recorder.up and not self.draining
-        return JSONResponse({"ready": ready, "configuration": self.portal.digest, "pid": os.getpid()})
+        ready = self.recorder.up and self.signing.ready and not self.draining
+        return JSONResponse({"ready": ready, "configuration": self.portal.scribe.digest, "pid": os.getpid()})
 
     async def answer(self, request: Request) -> Response:
         portal = self.portal

@@ -8,7 +8,6 @@ Never puts a body or a credential into a record.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from gatebook.config.model import Configuration
 from gatebook.errors import RecorderUnavailable
 from gatebook.guard.asked import Asked, text
 from gatebook.guard.client import RecorderClient
+from gatebook.identity.keyed import Keys
 from gatebook.identity.types import Identity
 from gatebook.redact import Names, Redactor
 
@@ -24,16 +24,12 @@ from gatebook.redact import Names, Redactor
 class Scribe:
     """Makes records as one configuration wants them, and has them made durable."""
 
-    def __init__(self, configuration: Configuration, fingerprint_key: bytes, recorder: RecorderClient) -> None:
+    def __init__(self, configuration: Configuration, keys: Keys, recorder: RecorderClient) -> None:
         self.origin = configuration.origin
-        self._digest = configuration.digest().hex()
+        self.digest = configuration.digest().hex()
         self._redactor = Redactor(configuration)
-        self._fingerprint_key = fingerprint_key
+        self.keys = keys
         self._recorder = recorder
-
-    def fingerprint(self, credential_sha256: bytes) -> str:
-        """As the guard's records have it, so that what is issued here is found where it is used."""
-        return hmac.digest(self._fingerprint_key, credential_sha256, "sha256")[:16].hex()
 
     async def decision(
         self, asked: Asked, page: str, reason: str, who: Identity | None, issued: record.IssuedPart | None
@@ -63,7 +59,7 @@ class Scribe:
                 verdict="allow" if status == 200 else "deny",
                 status=status,
                 reason=reason,
-                configuration=self._digest,
+                configuration=self.digest,
                 durability="before-access",
             ),
             issued=issued,
@@ -106,7 +102,7 @@ class Scribe:
     def _who(self, who: Identity | None, subject: str | None) -> record.IdentityPart | None:
         if who is None:
             return None
-        return self._redactor.identity_part(who, subject, self.fingerprint(who.credential_sha256))
+        return self._redactor.identity_part(who, subject, self.keys.fingerprint(who.credential_sha256))
 
     async def _pseudonyms(self, names: Names) -> Names:
         subject, address = names

@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,18 +20,23 @@ import structlog
 import uvicorn
 import uvloop
 
-from gatebook import ownlog
+from gatebook import ownlog, record
 from gatebook.config import effective
 from gatebook.config.model import Configuration
 from gatebook.errors import GatebookError
 from gatebook.guard.client import RecorderClient
 from gatebook.identity.keyed import read_keys
 from gatebook.paths import Paths, check_private
-from gatebook.portal.app import Application, Portal
+from gatebook.portal import metadata
+from gatebook.portal.app import Application, Page, Portal
+from gatebook.portal.call import Scribe
+from gatebook.portal.metadata import Metadata
+from gatebook.portal.signing import Schedule, Signing
 
 BACKLOG = 512
 MAX_CONCURRENT = 512
 DRAIN_S = 5
+MARGIN_S = 60.0  # by which a key stays published beyond what it signed
 KEEP_ALIVE_S = 75  # longer than nginx keeps an idle connection: who closes first wins
 
 log = structlog.get_logger("portal")
@@ -44,21 +50,42 @@ class _Server(uvicorn.Server):
         yield
 
 
-def make_portal(configuration: Configuration, key: bytes, recorder: RecorderClient) -> Portal:
-    return Portal(configuration, key, recorder, {})
+def schedule(configuration: Configuration) -> Schedule:
+    """Of the signing keys: each must outlast, published, whatever it has signed."""
+    service = configuration.token_service
+    longest_s = 0.0 if service is None else service[1].access_ttl + service[1].clock_skew
+    return Schedule(configuration.portal.key_rotation, longest_s + MARGIN_S)
+
+
+def make_portal(configuration: Configuration, keys: Keys, recorder: RecorderClient, signing: Signing) -> Portal:
+    """All that serves one configuration."""
+    pages: dict[str, Page] = {}
+    if configuration.token_service is not None:
+        about = Metadata(configuration, signing)
+        pages[metadata.JWKS] = Page("gatebook:jwks", ("GET", "HEAD"), about.jwks)
+        for path in metadata.DOCUMENTS:
+            pages[path] = Page("gatebook:metadata", ("GET", "HEAD"), about.document)
+    return Portal(Scribe(configuration, keys, recorder), pages)
 
 
 async def serve(paths: Paths) -> None:
     configuration = effective.read(paths.effective)
     key = read_keys(paths).fingerprints
     recorder = RecorderClient(paths.recorder_socket, configuration.guard.acknowledgement_timeout)
-    application = Application(recorder, make_portal(configuration, key, recorder))
+
+    async def announce(detail: dict[str, object]) -> None:
+        said = record.System(time_us=time.time_ns() // 1000, event="portal.keys", detail=detail)
+        await application.portal.scribe.append(said)
+
+    signing = Signing(paths.portal_keys, paths.portal_jwks, schedule(configuration), announce)
+    application = Application(recorder, signing, make_portal(configuration, keys, recorder, signing))
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     recorder.start()
+    signing.start()
     server = _Server(
         uvicorn.Config(
             application.asgi,
@@ -77,14 +104,15 @@ async def serve(paths: Paths) -> None:
         )
     )
     serving = loop.create_task(server.serve([_bind(paths.portal_socket)]))
-    log.info("listening", configuration=application.portal.digest[:16])
-    reloading = loop.create_task(_reloads(reload, paths, key, application))
+    log.info("listening", configuration=application.portal.scribe.digest[:16])
+    reloading = loop.create_task(_reloads(reload, paths, keys, application))
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     application.draining = True
     reloading.cancel()
     server.should_exit = True
     await serving
+    await signing.stop()
     await recorder.stop()
     await asyncio.gather(reloading, return_exceptions=True)
 
@@ -100,20 +128,21 @@ def _bind(path: Path) -> socket.socket:
     return bound
 
 
-async def _reloads(asked: asyncio.Event, paths: Paths, key: bytes, application: Application) -> None:
+async def _reloads(asked: asyncio.Event, paths: Paths, keys: Keys, application: Application) -> None:
     while True:
         await asked.wait()
         asked.clear()
         try:
             configuration = effective.read(paths.effective)
-            portal = make_portal(configuration, key, application.recorder)
+            portal = make_portal(configuration, keys, application.recorder, application.signing)
         except (GatebookError, OSError, ValueError) as error:
             log.error("kept the old configuration: the new one cannot be used", error=str(error))
             continue
         # From this line on every new request is answered by the new configuration.
         application.portal = portal
+        application.signing.schedule = schedule(configuration)
         application.recorder.timeout_s = configuration.guard.acknowledgement_timeout
-        log.info("switched", configuration=portal.digest[:16])
+        log.info("switched", configuration=portal.scribe.digest[:16])
 
 
 def main(arguments: Sequence[str]) -> None:
