@@ -25,7 +25,7 @@ from gatebook.config import effective
 from gatebook.config.model import Configuration
 from gatebook.errors import GatebookError
 from gatebook.guard.client import RecorderClient
-from gatebook.identity.keyed import read_keys
+from gatebook.identity.keyed import Keys, read_keys
 from gatebook.paths import Paths, check_private
 from gatebook.portal import metadata
 from gatebook.portal.app import Application, Page, Portal
@@ -70,7 +70,7 @@ def make_portal(configuration: Configuration, keys: Keys, recorder: RecorderClie
 
 async def serve(paths: Paths) -> None:
     configuration = effective.read(paths.effective)
-    key = read_keys(paths).fingerprints
+    keys = read_keys(paths)
     recorder = RecorderClient(paths.recorder_socket, configuration.guard.acknowledgement_timeout)
 
     async def announce(detail: dict[str, object]) -> None:

@@ -2,7 +2,7 @@
 
 A key is published before it signs, and stays so until nothing that it signed can be good any more. `plan` says
 which keys there are at a moment; `Signing` has each change recorded, then keeps it (in state/keys/portal), then
-publishes the public halves (state/portal-jwks.json), then signs: so what is signed can always be verified, wherever
+publishes the public halves (state/portal-jwks.json), then signs: so what is signed can be verified, wherever
 a crash falls. Never signs with a key that is not published, and never publishes a private one.
 """
 
