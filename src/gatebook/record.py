@@ -76,6 +76,7 @@ REASONS: dict[str, Reason] = {
     "attempts_exceeded": Reason(429, "limit", "Too many requests"),
     # ours
     "recorder_unavailable": Reason(503, "guard", "Service unavailable"),
+    "gateway_reloading": Reason(503, "gateway", "Service unavailable"),
     "guard_error": Reason(503, "guard", "Service unavailable"),
 }
 

@@ -14,7 +14,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -36,6 +38,15 @@ TO_GUARD: Final[dict[str, str]] = {
     "Gatebook-Connection-Request": "$connection_requests",
     "Gatebook-Worker": "$pid",
 }
+
+# A constant of the gateway's configuration, beside those: which upstreams this worker of the gateway knows.
+UPSTREAMS_FIELD: Final = "Gatebook-Upstreams"
+
+
+def upstreams_mark(names: Iterable[str]) -> str:
+    """What stands for a set of upstreams; a worker of the gateway knows those of its own configuration only."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
+
 
 # -- 2. guard -> gateway: header -> the nginx variable that auth_request_set fills ----------------------
 FROM_GUARD: Final[dict[str, str]] = {

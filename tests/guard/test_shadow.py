@@ -35,6 +35,7 @@ ASKED = Asked(
     connection=1,
     connection_request=1,
     worker=1,
+    upstreams="",
     headers=[],
 )
 NOBODY = [{"name": "frozen", "when": "true", "mode": "shadow"}]
@@ -47,7 +48,7 @@ def decisions(times: int, **rules: Any) -> list[record.DecisionPart]:
     assert isinstance(match, Match)
     made = []
     for _ in range(times):
-        verdict = rulebook.judge(match, facts, ANN, 1e9, 0.0)
+        verdict = rulebook.judge(ASKED, match, facts, ANN, 1e9, 0.0)
         written = record.encode(rulebook.decision(ASKED, match, facts, ANN, None, verdict, NO_NAMES, 1))
         read = record.decode(written)
         assert isinstance(read, record.Decision)

@@ -131,7 +131,7 @@ def _ask(configuration: Configuration) -> Directive:
             directive("proxy_pass", f"http://{GUARDS}/decide"),
             directive("proxy_http_version", "1.1"),
             directive("proxy_pass_request_body", "off"),
-            *headers.to_guard(),
+            *headers.to_guard(configuration),
             directive("proxy_ignore_headers", *headers.NOT_OBEYED),
             # Not asked twice: the first guard may have decided, and recorded, and died before it answered.
             directive("proxy_next_upstream", "off"),

@@ -12,7 +12,7 @@ from typing import Final
 
 from gatebook.config.model import Configuration
 from gatebook.gateway.tree import Block, directive
-from gatebook.wire import FROM_GUARD, TO_GUARD
+from gatebook.wire import FROM_GUARD, TO_GUARD, UPSTREAMS_FIELD, upstreams_mark
 
 # Cleared from every request. The last three let a POST pass for another method behind us.
 FORGEABLE: Final = (
@@ -122,9 +122,10 @@ def from_proxies(configuration: Configuration) -> Block:
     ]
 
 
-def to_guard() -> Block:
+def to_guard(configuration: Configuration) -> Block:
+    mark = {UPSTREAMS_FIELD: upstreams_mark(configuration.upstreams)}
     lines = {"Host": "guard", "Connection": "", "Content-Length": "", "Transfer-Encoding": "", "Upgrade": ""}
-    return _set(lines | _FORWARDED | TO_GUARD)
+    return _set(lines | _FORWARDED | TO_GUARD | mark)
 
 
 def to_portal() -> Block:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import msgspec
 
 from gatebook.identity.types import Presented
-from gatebook.wire import TO_GUARD
+from gatebook.wire import TO_GUARD, UPSTREAMS_FIELD
 
-OWN_FIELDS = {name.lower().encode(): name for name in TO_GUARD}
+OWN_FIELDS = {name.lower().encode(): name for name in (*TO_GUARD, UPSTREAMS_FIELD)}
 PREFIX = b"gatebook-"
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -40,6 +40,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     connection: int
     connection_request: int
     worker: int
+    upstreams: str  # see wire.upstreams_mark
     headers: list[tuple[bytes, bytes]]
 
 
@@ -80,6 +81,7 @@ def parse(own: Mapping[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Ask
         connection=connection,
         connection_request=connection_request,
         worker=worker,
+        upstreams=text(get(b"gatebook-upstreams", b"")),
         headers=headers,
     )
 

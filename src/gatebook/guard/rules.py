@@ -19,8 +19,10 @@ from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.limits import Limiter, Taken
 from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling, joined
 from gatebook.redact import Names, Redactor, cipher_name, protocol_version, tls_version
+from gatebook.wire import upstreams_mark
 
 NO_NAMES = Names(None, None)
+MAX_ELDERS = 4  # configurations that workers of the gateway may still have been started under
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +36,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     rule: str | None = None
     taken: Taken | None = None
     shadow: Ruling | None = None
+    upstream: str | None = None
 
 
 class Rules:
@@ -44,6 +47,14 @@ class Rules:
         self.digest = configuration.digest().hex()
         self.origin = configuration.origin
         self._keys = keys
+        self._upstreams = set(configuration.upstreams)
+        self._marks = {upstreams_mark(self._upstreams)}
+        self._elders: tuple[Rules, ...] = ()
+        if previous is not None:
+            # The gateway keeps the upstreams of the configuration before; see supervisor.reload.
+            self._marks.add(upstreams_mark(self._upstreams | previous._upstreams))
+            self._elders = (previous, *previous._elders)[:MAX_ELDERS]
+            previous._elders = ()
         self._routes = Routes(configuration)
         self._policy = Policy(configuration)
         self._limiter: Limiter = Limiter(configuration, previous._limiter if previous else None)
@@ -71,16 +82,36 @@ class Rules:
         )
 
     def judge(
-        self, match: Match, facts: Facts, identity: Identity | None, now: float, monotonic_s: float
+        self, asked: Asked, match: Match, facts: Facts, identity: Identity | None, now: float, monotonic_s: float
     ) -> Verdict:
         """Rules first, then limits: a caller without a right uses up nobody's."""
         ruling = self._policy.authorise(match, identity, facts, now)
         if not ruling.allowed:
             return Verdict(False, ruling.reason, ruling.rule, None, ruling.shadow)
+        upstream: str | None = match.route.upstream
+        if asked.upstreams not in self._marks:
+            upstream = self._known_upstream(match.route.upstream, asked, facts, identity, now)
+            if not upstream:
+                return Verdict(False, "gateway_reloading", ruling.rule)
         taken = self._limiter.take(match.route, identity, facts.address, monotonic_s)
         if taken is not None and not taken.allowed:
             return Verdict(False, "limit_exceeded", ruling.rule, taken)  # a shadow rule could only deny, too
-        return Verdict(True, ruling.reason, ruling.rule, taken, ruling.shadow)
+        return Verdict(True, ruling.reason, ruling.rule, taken, ruling.shadow, upstream)
+
+    def _known_upstream(
+        self, name: str, asked: Asked, facts: Facts, identity: Identity | None, now: float
+    ) -> str | None:
+        """Where a worker of the gateway that was started under an older configuration can go.
+
+        To an upstream that it knows: the one of that configuration's route, if its rules allow this too.
+        """
+        elder = next((elder for elder in self._elders if asked.upstreams in elder._marks), None)
+        if elder is None or name in elder._upstreams:
+            return name
+        match = elder.match(asked)
+        if isinstance(match, Match) and elder._policy.authorise(match, identity, facts, now).allowed:
+            return match.route.upstream
+        return None
 
     def challenge(self, route: Route, refused: bool) -> str:
         """The WWW-Authenticate field of a 401 (RFC 9110, RFC 6750)."""
@@ -134,7 +165,7 @@ class Rules:
                 rule=verdict.rule,
                 shadow=_shadow(verdict.shadow) if verdict.shadow is not None else None,
             ),
-            upstream=route.upstream if route is not None and verdict.allowed else None,
+            upstream=verdict.upstream,
             limit=verdict.taken.part if verdict.taken is not None else None,
             connection=asked.connection,
             connection_request=asked.connection_request,

@@ -142,7 +142,7 @@ class Service:
     def _judge(self, case: Case) -> None:
         assert isinstance(case.match, Match)  # noqa: S101 - a miss has been refused
         who = case.who if isinstance(case.who, Identity) else None
-        case.verdict = case.rules.judge(case.match, case.facts, who, time.time(), time.monotonic())
+        case.verdict = case.rules.judge(case.asked, case.match, case.facts, who, time.time(), time.monotonic())
         self._record(case)
 
     # -- the record -------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class Service:
                 answer.allow(
                     receipt=receipt,
                     reason=verdict.reason,
-                    upstream=match.route.upstream,
+                    upstream=verdict.upstream or match.route.upstream,
                     strip=match.route.strip_credential,
                     who=(who.subject, who.roles, who.provider) if isinstance(who, Identity) else None,
                     taken=verdict.taken,
