@@ -129,7 +129,7 @@ IDENTITY = DOCS[ROOT / "docs" / "identity.md"]
 AROUND_IDENTITY = """
 version: 1
 name: acme
-listen: [{address: "127.0.0.1:8080"}]
+listen: [{address: "127.0.0.1:8443", tls: {certificate: a.pem, key: a.key}}]
 upstreams: {orders: {url: "http://127.0.0.1:9001"}}
 """
 

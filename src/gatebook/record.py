@@ -49,6 +49,11 @@ REASONS: dict[str, Reason] = {
     "token_key_unknown": Reason(401, "client", "Authentication failed"),
     "token_signature": Reason(401, "client", "Authentication failed"),
     "token_claims": Reason(401, "client", "Authentication failed"),
+    # a credential that is bound to a certificate or a key, and client certificates
+    "token_binding": Reason(401, "client", "Authentication failed"),
+    "token_unbound": Reason(401, "client", "Authentication failed"),
+    "certificate_missing": Reason(401, "client", "Authentication failed"),
+    "certificate_mismatch": Reason(401, "client", "Authentication failed"),
     "key_malformed": Reason(401, "client", "Authentication failed"),
     "key_unknown": Reason(401, "client", "Authentication failed"),
     "key_expired": Reason(401, "client", "Authentication failed"),

@@ -34,10 +34,14 @@ TO_GUARD: Final[dict[str, str]] = {
     "Gatebook-Cipher": "$ssl_cipher",
     "Gatebook-Group": "$ssl_curve",
     "Gatebook-Sni": "$ssl_server_name",
+    "Gatebook-Certificate": "$gatebook_certificate",  # PEM, percent-encoded; or CERTIFICATE_TOO_LARGE
     "Gatebook-Connection": "$connection",
     "Gatebook-Connection-Request": "$connection_requests",
     "Gatebook-Worker": "$pid",
 }
+
+MAX_CERTIFICATE_BYTES: Final = 12 << 10  # as it is encoded there
+CERTIFICATE_TOO_LARGE: Final = "-"
 
 # A constant of the gateway's configuration, beside those: which upstreams this worker of the gateway knows.
 UPSTREAMS_FIELD: Final = "Gatebook-Upstreams"
@@ -61,7 +65,8 @@ FROM_GUARD: Final[dict[str, str]] = {
     "Gatebook-Ratelimit": "$gatebook_ratelimit",  # the RateLimit header
     "Gatebook-Ratelimit-Policy": "$gatebook_ratelimit_policy",  # the RateLimit-Policy header
     "Gatebook-Upstream": "$gatebook_upstream",  # name of the upstream to forward to
-    "Gatebook-Strip": "$gatebook_strip",  # "1": credential headers are not forwarded
+    "Gatebook-Strip": "$gatebook_strip",  # not forwarded: "1": credentials and DPoP proof; "proof": that alone
+    "Gatebook-Dpop-Nonce": "$gatebook_dpop_nonce",  # the DPoP-Nonce header
     "Gatebook-Subject": "$gatebook_subject",  # forwarded to the upstream as Gatebook-Subject …
     "Gatebook-Roles": "$gatebook_roles",  # … and Gatebook-Roles, comma-separated
     "Gatebook-Provider": "$gatebook_provider",

@@ -282,19 +282,27 @@ class Rig:
             with (tls or self.client_tls()).wrap_socket(plain, server_hostname="localhost") as secured:
                 yield secured
 
-    def exchange(self, data: bytes, listener: int = 0, method: str = "GET") -> Answer:
+    def exchange(
+        self, data: bytes, listener: int = 0, method: str = "GET", tls: ssl.SSLContext | None = None
+    ) -> Answer:
         """Send exact bytes, read one answer."""
-        with self.connected(listener) as connection:
+        with self.connected(listener, tls) as connection:
             connection.sendall(data)
             return read_answer(connection, method)
 
     def ask(
-        self, target: str = "/", *fields: str, method: str = "GET", body: bytes = b"", listener: int = 0
+        self,
+        target: str = "/",
+        *fields: str,
+        method: str = "GET",
+        body: bytes = b"",
+        listener: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> Answer:
         lines = [f"{method} {target} HTTP/1.1", "Host: api.example:8443", "Connection: close", *fields]
         if body:
             lines.append(f"Content-Length: {len(body)}")
-        return self.exchange("\r\n".join([*lines, "", ""]).encode("latin-1") + body, listener, method)
+        return self.exchange("\r\n".join([*lines, "", ""]).encode("latin-1") + body, listener, method, tls)
 
     # -- what nginx wrote -------------------------------------------------------------------------------
     def until(self, holds: Callable[[], bool]) -> None:

@@ -114,6 +114,18 @@ def test_each_version_is_told_in_its_own_words(
     assert not any(words in text for words in not_there)
 
 
+def test_session_without_a_certificate_is_not_resumed_once_certificates_are_asked_for() -> None:
+    tls = {"certificate": "/srv/c.pem", "key": "/srv/k.pem"}
+    listen = [{"address": "127.0.0.1:8443", "tls": tls}]
+    staff = {"type": "oidc", "issuer": "https://login.example", "audience": ["orders"]}
+    caches = set()
+    for bound in ("off", "allow", "require"):
+        text = rendered(configured(listen=listen, identity={"staff": {**staff, "certificate_bound": bound}}))
+        assert ("ssl_verify_client optional_no_ca;" in text) == (bound != "off")
+        caches.add(re.findall(r"ssl_session_cache (\S+);", text)[0])
+    assert len(caches) == 2
+
+
 def test_only_root_names_a_user() -> None:
     as_root = NginxFacts(binary=FACTS.binary, version=FACTS.version, flags=frozenset(), root=True)
     assert "user root root;" in rendered(configured(), as_root)

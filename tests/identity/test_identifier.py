@@ -260,7 +260,7 @@ def test_stolen_bound_token_opens_nothing_without_its_proof(run: Run, cnf: dict[
             found = await rig.known(token)
             assert found.bound == Bound(jkt=cnf.get("jkt"), x5t_s256=cnf.get("x5t#S256"))
             request = shown(b"authorization", b"Bearer " + token.value)
-            assert rig.identifier.confirm(found, token, request, NOW) == Refusal("token_claims", "staff")
+            assert rig.identifier.confirm(found, token, request, NOW) == Refusal("token_binding", "staff")
             free = rig.token()
             assert rig.identifier.confirm(await rig.known(free), free, request, NOW) is None
 

@@ -30,6 +30,7 @@ def crosscheck(source: Source) -> list[Problem]:
         *_addresses(source, data),
         *_issuers(source, data),
         *_portal(source, data),
+        *_bindings(source, data),
     ]
 
 
@@ -175,6 +176,18 @@ def _portal(source: Source, data: Any) -> Iterator[Problem]:
         message = "its tokens need an issuer"
         expected = "portal.url, such as https://api.example.com"
         yield source.problem(source.value_at(location), dotted(location), message, expected)
+
+
+def _bindings(source: Source, data: Any) -> Iterator[Problem]:
+    """What client certificates need elsewhere in the file."""
+    listeners = [_mapping(listener) for listener in _list(_mapping(data).get("listen"))]
+    for name, provider in _mapping(_mapping(data).get("identity")).items():
+        if _mapping(provider).get("certificate_bound", "off") != "off" and not any(
+            "tls" in it for it in listeners
+        ):
+            location = ("identity", name, "certificate_bound")
+            message = "client certificates without TLS"
+            yield source.problem(source.value_at(location), dotted(location), message, "a listener with tls")
 
 
 def is_safe_url(url: str) -> bool:

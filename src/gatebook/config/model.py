@@ -71,6 +71,16 @@ class Listener(Model):
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 
 
+Binding = Literal["off", "allow", "require"]
+CertificateBound = Annotated[
+    Binding,
+    Field(
+        description="tokens bound to the client's TLS certificate (RFC 8705): off refuses them, "
+        "require refuses all others; has listeners ask for a certificate"
+    ),
+]
+
+
 class OIDCProvider(Model):
     """Bearer JWTs of an OpenID provider, checked against its published keys (RFC 7519, RFC 9068)."""
 
@@ -90,6 +100,7 @@ class OIDCProvider(Model):
     groups_claim: str = Field(default="groups", description="the claim that holds the caller's groups")
     scope_claim: str = Field(default="scope", description="the claim that holds the caller's scopes")
     client_claim: str = Field(default="client_id", description="the claim that names the client application")
+    certificate_bound: CertificateBound = "off"
     ca: FilePath | None = Field(default=None, description="PEM file of a private CA for the provider's TLS")
     jwks_refresh: Duration = Field(default=300.0, description="how often the keys are fetched in the background")
     jwks_max_age: Duration = Field(
@@ -319,6 +330,11 @@ class Configuration(Model):
     gateway: Gateway = Field(default=Gateway(), description="nginx and its bounds")
     guard: Guard = Field(default=Guard(), description="the deciding processes")
     portal: Portal = Field(default=Portal(), description="gatebook's own pages")
+
+    @property
+    def asks_for_certificates(self) -> bool:
+        """Whether a client's TLS certificate can open anything."""
+        return any(getattr(provider, "certificate_bound", "off") != "off" for provider in self.identity.values())
 
     @property
     def origin(self) -> str:

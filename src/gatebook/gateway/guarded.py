@@ -3,6 +3,7 @@
     location /                        auth_request -> guard; allowed: try_files jumps to …
     = /.gatebook/upstream/<name>      one an upstream, internal: forwards the bytes that were decided on
     @denied                           answers what the guard said
+    @unfit                            the same as / where nginx does not like the client's certificate
     = /.gatebook/problem              answers what nginx itself refuses, and every failure
     = /.gatebook/live, = …/ready      for load balancers; the only requests without a line in the log
     = /.gatebook/token, …             pages of the portal, where there is one (portal)
@@ -26,6 +27,7 @@ GUARDS: Final = "gatebook_guard"  # upstream group
 _ASK: Final = "/.gatebook/guard"
 PROBLEM: Final = "/.gatebook/problem"
 _UPSTREAM: Final = "/.gatebook/upstream/"
+_UNFIT: Final = "@unfit"
 _JSON: Final = "application/problem+json"
 
 # What nginx may answer by itself: status -> title. 494 to 497 are its own numbers, see _OWN.
@@ -77,13 +79,21 @@ def error_pages(without: tuple[int, ...] = ()) -> Block:
     plain = [status for status in TITLES if status not in (*without, 431)]
     return [
         directive("error_page", *plain, PROBLEM),
-        *(directive("error_page", own, f"={status}", PROBLEM) for own, status in _OWN.items()),
+        *(
+            directive("error_page", own, f"={status}", PROBLEM)
+            for own, status in _OWN.items()
+            if own not in without
+        ),
     ]
 
 
 def locations(configuration: Configuration, facts: NginxFacts) -> Block:
     return [
-        _guarded(configuration),
+        directive("location", "/", block=_guarded(configuration)),
+        *(
+            directive("location", _UNFIT, block=_guarded(configuration))
+            for _ in range(configuration.asks_for_certificates)
+        ),
         _ask(configuration),
         *(_forward(configuration, name, facts) for name in sorted(configuration.upstreams)),
         _denied(),
@@ -93,31 +103,41 @@ def locations(configuration: Configuration, facts: NginxFacts) -> Block:
     ]
 
 
-def _guarded(configuration: Configuration) -> Directive:
+def client_certificates(asks: bool) -> Block:
+    """For a server with TLS. The guard judges certificates; that TLS has proved their keys is nginx's word.
+
+    nginx finds some of them unfit on its own (495: expired, of another purpose), which is no reason to pass over
+    the guard: what it would ask about any other request it asks about these. Such a connection is closed after
+    one answer.
+    """
+    if not asks:
+        return []
+    return [
+        directive("ssl_verify_client", "optional_no_ca"),
+        directive("recursive_error_pages", "on"),  # or a denial there would not find its own page
+        directive("error_page", 495, "=", _UNFIT),
+    ]
+
+
+def _guarded(configuration: Configuration) -> Block:
     """Everything a client may ask."""
-    return directive(
-        "location",
-        "/",
-        block=[
-            # HTTP/0.9 has neither headers nor a status to answer with.
-            directive("if", "$server_protocol", "=", "", block=[directive("return", 505)]),
-            *headers.cleaned(configuration),
-            directive("auth_request", _ASK),
-            *(
-                directive(
-                    "auth_request_set", variable, headers.variable_of(name).replace("http", "upstream_http", 1)
-                )
-                for name, variable in FROM_GUARD.items()
-            ),
-            # With `=` the denial's own status counts. 500 is what auth_request makes of a guard that is
-            # dead, hangs, or answers anything it should not.
-            directive("error_page", 401, 403, "=", "@denied"),
-            directive("error_page", 500, "=503", PROBLEM),
-            *error_pages(without=(403, 500)),
-            directive("root", "nothing"),  # no such folder: no file is ever served
-            directive("try_files", "/.none", _UPSTREAM + FROM_GUARD["Gatebook-Upstream"]),
-        ],
-    )
+    return [
+        # HTTP/0.9 has neither headers nor a status to answer with.
+        directive("if", "$server_protocol", "=", "", block=[directive("return", 505)]),
+        *headers.cleaned(configuration),
+        directive("auth_request", _ASK),
+        *(
+            directive("auth_request_set", variable, headers.variable_of(name).replace("http", "upstream_http", 1))
+            for name, variable in FROM_GUARD.items()
+        ),
+        # With `=` the denial's own status counts. 500 is what auth_request makes of a guard that is
+        # dead, hangs, or answers anything it should not.
+        directive("error_page", 401, 403, "=", "@denied"),
+        directive("error_page", 500, "=503", PROBLEM),
+        *error_pages(without=(403, 500)),
+        directive("root", "nothing"),  # no such folder: no file is ever served
+        directive("try_files", "/.none", _UPSTREAM + FROM_GUARD["Gatebook-Upstream"]),
+    ]
 
 
 def _ask(configuration: Configuration) -> Directive:

@@ -29,6 +29,11 @@ FORGEABLE: Final = (
     "X-Original-Host",
     "X-Rewrite-URL",
     "X-Host",
+    "Client-Cert",
+    "Client-Cert-Chain",
+    "X-Client-Cert*",
+    "X-SSL-*",
+    "SSL-Client-*",
     "Proxy",
     "Proxy-Connection",
     "HTTP2-Settings",
@@ -55,6 +60,9 @@ NOT_OBEYED: Final = (
     "X-Accel-Buffering",
     "X-Accel-Charset",
 )
+
+
+KEPT_PROOF: Final = "$gatebook_proof"  # a DPoP proof (RFC 9449); empty when the guard wants it to end here
 
 
 def credential_headers(configuration: Configuration) -> list[str]:
@@ -139,6 +147,7 @@ def to_upstream(configuration: Configuration, host: str) -> Block:
     lines |= {name: FROM_GUARD[name] for name in _IDENTITY}
     for number, name in enumerate(credential_headers(configuration)):
         lines[name] = kept_credential(number)
+    lines["DPoP"] = KEPT_PROOF
     return _set(lines)
 
 
@@ -175,6 +184,7 @@ def to_client() -> Block:
         {
             "X-Request-ID": "$request_id",
             "Gatebook-Receipt": FROM_GUARD["Gatebook-Receipt"],
+            "DPoP-Nonce": FROM_GUARD["Gatebook-Dpop-Nonce"],
             "RateLimit": FROM_GUARD["Gatebook-Ratelimit"],
             "RateLimit-Policy": FROM_GUARD["Gatebook-Ratelimit-Policy"],
         }

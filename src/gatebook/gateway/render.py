@@ -18,7 +18,15 @@ from gatebook.gateway.facts import NginxFacts
 from gatebook.gateway.nginx import CONF
 from gatebook.gateway.tree import Block, Directive, build, directive, file, milliseconds
 from gatebook.paths import Paths
-from gatebook.wire import DENIAL_STATUSES, FROM_GUARD, LOG_WITH_DECISION, LOG_WITHOUT_DECISION
+from gatebook.wire import (
+    CERTIFICATE_TOO_LARGE,
+    DENIAL_STATUSES,
+    FROM_GUARD,
+    LOG_WITH_DECISION,
+    LOG_WITHOUT_DECISION,
+    MAX_CERTIFICATE_BYTES,
+    TO_GUARD,
+)
 
 # For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has nothing else.
 CIPHERS: Final = (
@@ -167,12 +175,28 @@ def _maps(configuration: Configuration) -> Block:
         _map("$gatebook_wish", "$gatebook_upgrade", {"websocket": "websocket", "default": ""}),
         _map("$gatebook_upgrade", "$gatebook_connection", {"websocket": "upgrade", "default": ""}),
         *(
-            _map(strip, headers.kept_credential(number), {"": variable, "0": variable, "default": ""})
+            _map(
+                strip,
+                headers.kept_credential(number),
+                {"": variable, "0": variable, "proof": variable, "default": ""},
+            )
             for number, variable in enumerate(sent)
         ),
+        _map(strip, headers.KEPT_PROOF, {"": "$http_dpop", "0": "$http_dpop", "default": ""}),
+        _certificate(configuration),
         # A credential stays with one guard, wherever it comes from, so that its limits are exact.
         _map("".join(sent), "$gatebook_caller", {"": "$binary_remote_addr", "default": "".join(sent)}),
     ]
+
+
+def _certificate(configuration: Configuration) -> Directive:
+    """The client's certificate for the guard. One that is too large goes nowhere, but is not the same as none."""
+    variable = TO_GUARD["Gatebook-Certificate"]
+    if not configuration.asks_for_certificates:
+        return _map("$pid", variable, {"default": ""})
+    sent = "$ssl_client_escaped_cert"
+    cases = {"": "", f"~^.{{1,{MAX_CERTIFICATE_BYTES}}}$": sent, "default": CERTIFICATE_TOO_LARGE}
+    return _map(sent, variable, cases)
 
 
 def _guards(configuration: Configuration, paths: Paths) -> Block:
@@ -204,6 +228,7 @@ def _upstream(configuration: Configuration, name: str) -> Directive:
 def _server(configuration: Configuration, paths: Paths, listener: Listener, facts: NginxFacts) -> Directive:
     listen: list[object] = [listener.address, f"backlog={BACKLOG}"]
     tls: Block = []
+    asks = listener.tls is not None and configuration.asks_for_certificates
     if listener.tls is not None:
         listen.append("ssl")
         if facts.version >= (1, 25, 1):
@@ -218,15 +243,18 @@ def _server(configuration: Configuration, paths: Paths, listener: Listener, fact
             directive("ssl_prefer_server_ciphers", "off"),
             # Sessions are kept here, not in tickets whose key would open all of them.
             directive("ssl_session_tickets", "off"),
-            directive("ssl_session_cache", "shared:gatebook_tls:4m"),
+            # A session holds the certificate that was shown, or that there was none. So those from before
+            # certificates were asked for are not resumed: they would be without one for an hour.
+            directive("ssl_session_cache", f"shared:gatebook_tls{'_client' if asks else ''}:4m"),
             directive("ssl_session_timeout", "1h"),
+            *guarded.client_certificates(asks),
         ]
     return directive(
         "server",
         block=[
             directive("listen", *listen),
             *tls,
-            *guarded.error_pages(),
+            *guarded.error_pages(without=(495,) if asks else ()),
             *guarded.locations(configuration, facts),
             *portal.locations(configuration, paths),
         ],

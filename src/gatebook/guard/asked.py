@@ -7,13 +7,17 @@ that no client can set the fields themselves is the gateway's promise, and a dou
 
 from __future__ import annotations
 
+import base64
+import functools
+import hashlib
 import re
 from collections.abc import Mapping
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from gatebook.identity.types import Presented
-from gatebook.wire import TO_GUARD, UPSTREAMS_FIELD
+from gatebook.wire import CERTIFICATE_TOO_LARGE, TO_GUARD, UPSTREAMS_FIELD
 
 OWN_FIELDS = {name.lower().encode(): name for name in (*TO_GUARD, UPSTREAMS_FIELD)}
 PREFIX = b"gatebook-"
@@ -21,6 +25,8 @@ PREFIX = b"gatebook-"
 _ID = re.compile(r"[0-9a-f]{32}")
 _TRACE = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _NO_TRACE = "0" * 32
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=\n]+)\n-----END CERTIFICATE-----\n")
+TOO_LARGE = CERTIFICATE_TOO_LARGE.encode()
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -37,6 +43,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cipher: str
     group: str
     sni: str
+    certificate: bytes = b""  # DER, of the client; b"" for none, TOO_LARGE for one that the gateway kept
     connection: int
     connection_request: int
     worker: int
@@ -78,6 +85,7 @@ def parse(own: Mapping[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Ask
         cipher=text(get(b"gatebook-cipher", b"")),
         group=text(get(b"gatebook-group", b"")),
         sni=text(get(b"gatebook-sni", b"")),
+        certificate=_certificate(own[b"gatebook-certificate"]) if b"gatebook-certificate" in own else b"",
         connection=connection,
         connection_request=connection_request,
         worker=worker,
@@ -86,10 +94,33 @@ def parse(own: Mapping[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Ask
     )
 
 
+@functools.lru_cache(maxsize=1024)
+def _certificate(field: bytes) -> bytes:
+    """nginx's form of a certificate -> DER. Raises ValueError."""
+    if field == TOO_LARGE:
+        return TOO_LARGE
+    found = _PEM.fullmatch(unquote_to_bytes(field))
+    if found is None:
+        raise ValueError("a certificate in no form of the gateway's")
+    return base64.b64decode(found[1].replace(b"\n", b""), validate=True)
+
+
+def certificate_sha256(asked: Asked) -> str | None:
+    """Hex; None where there is no certificate, or its bytes are not known."""
+    if not asked.certificate or asked.certificate is TOO_LARGE:
+        return None
+    return hashlib.sha256(asked.certificate).hexdigest()
+
+
 def presented(asked: Asked) -> Presented:
-    """What identification looks at."""
-    path = asked.uri.partition("?")[0]
-    return Presented(asked.headers, asked.method, f"{'https' if asked.tls else 'http'}://{asked.host}{path}")
+    """What identification looks at. Scheme and host are the gateway's word, or a trusted proxy's."""
+    told = {b"x-forwarded-proto": b"", b"x-forwarded-host": b""}
+    for name, value in asked.headers:
+        if name in told:
+            told[name] = value
+    scheme, host = (text(value) for value in told.values())
+    url = f"{scheme}://{host}{asked.uri.partition('?')[0]}"
+    return Presented(asked.headers, asked.method, url, asked.certificate)
 
 
 def trace_id(headers: Mapping[str, str]) -> str | None:

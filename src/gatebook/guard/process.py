@@ -28,10 +28,11 @@ from gatebook.guard.service import Service
 from gatebook.identity import Identifier
 from gatebook.identity.keyed import Keys, read_keys
 from gatebook.paths import Paths, check_private
+from gatebook.wire import MAX_CERTIFICATE_BYTES
 
 BACKLOG = 4096  # nginx opens as many connections as it has requests; the kernel may cut this down
 DRAIN_S = 5.0
-HEAD_MARGIN_BYTES = 16 << 10  # what the gateway's own fields add to a client's head
+HEAD_MARGIN_BYTES = (16 << 10) + MAX_CERTIFICATE_BYTES  # what the gateway's own fields add to a client's head
 
 log = structlog.get_logger("guard")
 

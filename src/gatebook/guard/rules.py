@@ -13,7 +13,7 @@ import msgspec
 
 from gatebook import record
 from gatebook.config.model import Configuration, Route
-from gatebook.guard.asked import Asked, text, trace_id
+from gatebook.guard.asked import Asked, certificate_sha256, text, trace_id
 from gatebook.identity.keyed import Keys, signed_sha256
 from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.limits import Limiter, Taken
@@ -155,7 +155,13 @@ class Rules:
                 claimed_id=facts.headers.get("x-request-id"),
             ),
             client=redactor.client_part(asked.address, asked.port or None, pseudonyms.address),
-            tls=redactor.tls_part(asked.tls or None, asked.cipher or None, asked.group or None, asked.sni or None),
+            tls=redactor.tls_part(
+                asked.tls or None,
+                asked.cipher or None,
+                asked.group or None,
+                asked.sni or None,
+                certificate_sha256(asked),
+            ),
             decision=record.DecisionPart(
                 verdict="allow" if verdict.allowed else "deny",
                 status=record.REASONS[verdict.reason].status,

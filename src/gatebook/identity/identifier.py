@@ -17,7 +17,7 @@ import httpx2
 
 from gatebook import kept
 from gatebook.config.model import ApiKeyProvider, Configuration, GatebookProvider, Provider
-from gatebook.identity import api_key_file, revocation_file
+from gatebook.identity import api_key_file, binding, revocation_file
 from gatebook.identity.api_key import KeyRing
 from gatebook.identity.api_key_method import ApiKeyMethod
 from gatebook.identity.discovery import Discovery
@@ -47,6 +47,7 @@ class _Deployment:
     def __init__(self, configuration: Configuration, methods: dict[str, Method]) -> None:
         self._configuration = configuration
         self.methods = methods
+        self.terms = {name: binding.terms(provider) for name, provider in configuration.identity.items()}
         self._accepted: dict[tuple[str, ...], _Accepted] = {}  # as many as the routes have lists of providers
 
     def accepted(self, accept: tuple[str, ...]) -> _Accepted:
@@ -190,8 +191,8 @@ class Identifier:
     def confirm(
         self,
         identity: Identity,
-        credential: Credential,  # noqa: ARG002 - proofs are told
-        presented: Presented,  # noqa: ARG002 - by these; there are none yet
+        credential: Credential,  # noqa: ARG002 - for proofs
+        presented: Presented,
         now: float,
     ) -> Refusal | None:
         """Whether this request may use that identity: asked for every one, and never remembered."""
@@ -201,10 +202,8 @@ class Identifier:
             return Refusal("revocations_unavailable", identity.provider)
         if revoked.find(identity, now) is not None:
             return Refusal("credential_revoked", identity.provider)
-        if identity.bound is not None:
-            # Nothing here can check the proof that it asks for.
-            return Refusal("token_claims", identity.provider)
-        return None
+        terms = self._in_force.terms.get(identity.provider, binding.NONE)
+        return binding.confirm(identity, presented, terms)
 
 
 def _weightier(first: Refusal | None, second: Refusal) -> Refusal:
