@@ -1,0 +1,95 @@
+"""`gatebook verify`: a verdict, what it rests on, an exit code that a script can go by."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.logged import Logged
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Logged:
+    return Logged(tmp_path / "deployment")
+
+
+def test_good_ledger_is_verified_at_every_level(run: Run, logged: Logged) -> None:
+    ran = run("verify", "-c", str(logged.config))
+    assert ran.code == 0
+    assert ran.out.count("passed") == 3
+    assert "verified: " in ran.out.splitlines()[-1]
+    assert "rest on the signature" in ran.out
+    found = run("verify", "--json", "-c", str(logged.config)).json()
+    assert found["verified"] is True
+    assert found["findings"] == []
+    assert [level["result"] for level in found["levels"]] == ["passed"] * 3
+    assert found["records"] >= 7
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_changed_record_is_found_and_its_place_is_named(run: Run, logged: Logged) -> None:
+    (first, *_) = sorted((logged.paths.ledger / "segments").iterdir())
+    flip(first, -40)
+    ran = run("verify", "--json", "-c", str(logged.config))
+    assert ran.code in (11, 12)
+    found = ran.json()
+    assert found["verified"] is False
+    assert first.name in " ".join(finding["place"] for finding in found["findings"])
+    text = run("verify", "-c", str(logged.config)).out
+    assert "which means: " in text
+    assert "not verified" in text.splitlines()[-1]
+
+
+def test_forged_checkpoint_is_tampering(run: Run, logged: Logged) -> None:
+    checkpoint = logged.paths.ledger / "log" / "checkpoint"
+    checkpoint.write_bytes(checkpoint.read_bytes().replace(b"acme/node-1\n", b"acme/node-2\n", 1))
+    assert run("verify", "-c", str(logged.config)).code == 12
+
+
+def test_missing_segment_is_damage(run: Run, logged: Logged) -> None:
+    sorted((logged.paths.ledger / "segments").iterdir())[0].unlink()
+    assert run("verify", "-c", str(logged.config)).code == 11
+
+
+def test_copy_of_the_public_files_needs_only_the_logs_key(run: Run, logged: Logged, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(logged.paths.ledger / "log", copy / "log")
+    assert run("verify", str(copy)).code == 3  # whose key?
+    key = tmp_path / "log.pub"
+    shutil.copy(logged.paths.keys / "log.pub", key)
+    ran = run("verify", str(copy), "--key", str(key), "--json")
+    assert ran.code == 0
+    assert [level["result"] for level in ran.json()["levels"]] == ["passed", "not tried", "not tried"]
+
+
+def test_copy_of_the_state_that_brings_its_own_key_is_told_apart(run: Run, logged: Logged, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(logged.paths.state, copy)
+    told = run("verify", str(copy), "--json").json()
+    assert any("came with the copy" in text for text in told["rests_on"])
+    key = tmp_path / "log.pub"
+    shutil.copy(logged.paths.keys / "log.pub", key)
+    told = run("verify", str(copy), "--key", str(key), "--json").json()
+    assert not any("came with the copy" in text for text in told["rests_on"])
+
+
+def test_another_logs_key_verifies_nothing(run: Run, logged: Logged, tmp_path: Path) -> None:
+    other = Logged(tmp_path / "other")
+    ran = run("verify", "--key", str(other.paths.keys / "log.pub"), "-c", str(logged.config))
+    assert ran.code == 12
+
+
+def test_folder_without_a_ledger_says_what_was_expected(run: Run, tmp_path: Path) -> None:
+    ran = run("verify", str(tmp_path))
+    assert ran.code == 3
+    assert "log/" in ran.err
