@@ -14,7 +14,7 @@ from gatebook.recorder.submit import submit
 
 
 class Logged:
-    """Request 1 allowed (its decision has index `first`), 2 denied, 3 open, 4 without a decision; an admin's act."""
+    """Request 1 allowed (its decision has index `first`), 2 denied, 3 open, 4 without a decision; one act."""
 
     def __init__(self, folder: Path) -> None:
         self.config = folder / "gatebook.yaml"
