@@ -46,6 +46,11 @@ class Paths:
         return self.state / "vault.sqlite"
 
     @property
+    def once(self) -> Path:
+        """What was used and may not be used again: tokens' ids, proofs' ids, hashed."""
+        return self.state / "once.sqlite"
+
+    @property
     def api_keys(self) -> Path:
         return self.state / "api-keys.json"
 

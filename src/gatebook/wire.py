@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -192,6 +192,19 @@ class Pseudonymous(msgspec.Struct, frozen=True, array_like=True, tag="pseudonymo
     pseudonym: bytes
 
 
+class Once(msgspec.Struct, frozen=True, array_like=True, tag="once"):
+    """`key`, a hash, is about to be used; it could be used until then, so until then it is remembered."""
+
+    key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    until_us: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+
+
+class Used(msgspec.Struct, frozen=True, array_like=True, tag="used"):
+    """`first`: nobody had used it before, and nobody will again; that is durable."""
+
+    first: bool
+
+
 class Apply(msgspec.Struct, frozen=True, array_like=True, tag="apply"):
     """A configuration is about to be in force: a POLICY entry, and `record` beside it."""
 
@@ -217,8 +230,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     why: str
 
 
-Message = Append | Pseudonym | Apply | Status
-Reply = Appended | Pseudonymous | Stands | Refused
+Message = Append | Pseudonym | Once | Apply | Status
+Reply = Appended | Pseudonymous | Used | Stands | Refused
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
 _encoder = msgspec.msgpack.Encoder()

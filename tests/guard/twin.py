@@ -25,6 +25,7 @@ class Twin:
         self.items: list[wire.Item] = []  # what is durable
         self.asked: list[wire.Message] = []
         self.names: dict[str, bytes] = {}
+        self.used: set[bytes] = set()
         self.accepted = 0  # connections, ever
         self.open: set[_Connection] = set()
         self.held: list[tuple[_Connection, wire.Message]] = []
@@ -66,6 +67,10 @@ class Twin:
                 return wire.Appended(first)
             case wire.Pseudonym(name):
                 return wire.Pseudonymous(self.names.setdefault(name, len(self.names).to_bytes(16, "big")))
+            case wire.Once(key, _):
+                first = key not in self.used
+                self.used.add(key)
+                return wire.Used(first)
             case wire.Status():
                 return wire.Stands(len(self.items), 0, 1)
             case wire.Apply():

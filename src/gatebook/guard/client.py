@@ -94,6 +94,12 @@ class RecorderClient:
         assert isinstance(reply, wire.Pseudonymous)  # noqa: S101 - `_wrong` has looked
         return reply.pseudonym.hex()
 
+    async def first_use(self, key: bytes, until_us: int) -> bool:
+        """Whether nobody has used it before; from then on it is used. Raises RecorderUnavailable."""
+        reply = await self._ask(wire.Once(key, until_us), wire.Used)
+        assert isinstance(reply, wire.Used)  # noqa: S101 - `_wrong` has looked
+        return reply.first
+
     async def _ask(self, message: wire.Message, expects: type[wire.Reply]) -> wire.Reply:
         """One question, one answer of that type. Raises RecorderUnavailable."""
         if self._link is None:

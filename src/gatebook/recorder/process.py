@@ -29,6 +29,7 @@ from gatebook.ledger.writer import Writer
 from gatebook.paths import Paths, check_private, make_private
 from gatebook.recorder.gatewaylog import GatewayLog
 from gatebook.recorder.journal import Journal
+from gatebook.recorder.once import Once
 from gatebook.recorder.service import Connection, Service
 from gatebook.recorder.vault import Vault
 
@@ -75,7 +76,8 @@ class Recorder:
         self._journal = Journal()
         self._writer = open_writer(configuration, paths, self._journal)
         self._vault = Vault(paths.vault, (paths.keys / "pseudonym.key").read_bytes())
-        self._service = Service(self._writer, self._journal, self._vault, failed=self._fail)
+        self._once = Once(paths.once)
+        self._service = Service(self._writer, self._journal, self._vault, self._once, failed=self._fail)
         self._service.applied = self._applied
         self._logs = GatewayLog(
             paths.logs,
@@ -152,6 +154,7 @@ class Recorder:
             self._service.commit()
         self._logs.close()
         self._vault.close()
+        self._once.close()
         if self._error is None:
             self._writer.close()
 

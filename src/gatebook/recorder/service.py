@@ -18,16 +18,24 @@ from gatebook.ledger.entry import Policy
 from gatebook.ledger.writer import Writer
 from gatebook.record import MAX_RECORD_BYTES
 from gatebook.recorder.journal import Journal
+from gatebook.recorder.once import Once
 from gatebook.recorder.vault import Vault
 
 
 class Service:
     def __init__(
-        self, writer: Writer, journal: Journal, vault: Vault, *, failed: Callable[[LedgerError], None]
+        self,
+        writer: Writer,
+        journal: Journal,
+        vault: Vault,
+        once: Once,
+        *,
+        failed: Callable[[LedgerError], None],
     ) -> None:
         self._writer = writer
         self._journal = journal
         self._vault = vault
+        self._once = once
         self._failed = failed
         self._asked: list[tuple[Connection, wire.Message]] = []
         self._scheduled = False
@@ -55,6 +63,7 @@ class Service:
             try:
                 for at, (_, message) in enumerate(asked):
                     replies[at] = self._take(message, replies, at)
+                self._once.commit()
                 self._journal.commit(self._writer)
             except LedgerError as error:
                 self.broken = error
@@ -79,6 +88,8 @@ class Service:
                 return None
             case wire.Pseudonym(name):
                 return wire.Pseudonymous(self._vault.pseudonym(name))
+            case wire.Once(key, until_us):
+                return wire.Used(self._once.take(key, until_us))
             case wire.Apply(digest, record):
                 self.policy(digest)
                 self.applied(digest)
