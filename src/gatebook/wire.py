@@ -33,7 +33,7 @@ TO_GUARD: Final[dict[str, str]] = {
     "Gatebook-Tls": "$ssl_protocol",
     "Gatebook-Cipher": "$ssl_cipher",
     "Gatebook-Group": "$ssl_curve",
-    "Gatebook-Sni": "$ssl_server_name",
+    "Gatebook-Sni": "$gatebook_asked_sni",  # never $ssl_server_name: a client may put line ends into it
     "Gatebook-Certificate": "$gatebook_certificate",  # PEM, percent-encoded; or CERTIFICATE_TOO_LARGE
     "Gatebook-Connection": "$connection",
     "Gatebook-Connection-Request": "$connection_requests",

@@ -56,6 +56,33 @@ def test_old_tls_is_refused_and_the_reason_stands_in_the_error_log(
 
 
 @pytest.mark.parametrize(
+    "sni",
+    [
+        "evil\r\nX-Tenant: acme",
+        "evil\r\nGatebook-Host: internal",
+        "evil\n\nGET /decide HTTP/1.1",
+        "evil\r\nContent-Length: 5",
+        "evil\x01",
+        "evil\x7f",
+    ],
+)
+def test_server_name_smuggles_no_line_into_the_head_that_the_guard_reads(rig: Rig, sni: str) -> None:
+    tls = rig.client_tls()
+    tls.check_hostname = False
+    with (
+        socket.create_connection(rig.address(0), timeout=10) as plain,
+        # Bytes, for a name in a text is checked by Python itself.
+        tls.wrap_socket(plain, server_hostname=sni.encode()) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\n\r\n")
+        assert read_answer(connection, "GET").status == 200
+    (asked,) = rig.guarded
+    names = [name.lower() for name, _ in asked.headers]
+    assert (asked.one("Gatebook-Sni"), asked.one("Gatebook-Host")) == ("evil", "api.example")
+    assert not {"x-tenant", "content-length"} & set(names)
+
+
+@pytest.mark.parametrize(
     "cipher", ["AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES128-SHA", "NULL"]
 )
 def test_cipher_without_forward_secrecy_or_authentication_is_refused(rig: Rig, cipher: str) -> None:
