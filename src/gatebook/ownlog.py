@@ -21,7 +21,12 @@ def configure(role: str) -> None:
     terminal = sys.stderr.isatty()
     colours = terminal and not os.environ.get("NO_COLOR")
     last: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=24)
+        structlog.dev.ConsoleRenderer(
+            colors=colours,
+            pad_event_to=24,
+            # The default one shows local variables, credentials among them.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
         if terminal
         else structlog.processors.JSONRenderer()
     )
