@@ -56,10 +56,17 @@ def test_guard_that_was_restarted_leaves_it_to_the_gateway() -> None:
     assert judged(rules(NEW), upstreams_mark(["old"])).upstream == "new"
 
 
+def test_older_worker_is_still_known_after_a_reload_that_came_to_nothing() -> None:
+    young = rules(NEW, rules(OLD))
+    rules({"newest": {"url": "http://127.0.0.1:3"}}, young)  # made, and never put in force
+    assert judged(young, upstreams_mark(["old"])).upstream == "old"
+
+
 def test_few_generations_are_kept() -> None:
     found = rules(OLD)
     for _ in range(20):
-        found = rules(NEW, found)
+        old, found = found, rules(NEW, found)
+        old.retire()
     depth, rest = 0, [found]
     while rest:
         depth += 1

@@ -1,7 +1,9 @@
 """A verdict -> the answer that the gateway understands (wire.FROM_GUARD). Pure.
 
-204 allows and names the upstream; 401, only when the client is to be told 401, and 403 deny. Never lets a
-value break out of its header field, and never makes a head that the gateway's buffer would not hold.
+204 allows and names the upstream; 401, only when the client is to be told 401, and 403 deny. `allow` and `deny`
+make a head that lacks its end: `finish` adds it, with the receipt, and cannot fail. So whatever can go wrong with
+an answer goes wrong before the decision is on record. Never lets a value break out of its header field, and
+never makes a head that the gateway's buffer would not hold.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from urllib.parse import quote
 from gatebook.limits import Taken
 from gatebook.record import REASONS
 
-MAX_HEAD_BYTES = 15 << 10  # the gateway reads heads of up to 16 kB
+MAX_HEAD_BYTES = 15 << 10  # without the receipt; the gateway reads heads of up to 16 kB
 _PLAIN = re.compile(r"[A-Za-z0-9._~@:/+=|-]*")
 
 
@@ -25,7 +27,6 @@ def plain(value: str) -> str:
 
 def allow(
     *,
-    receipt: tuple[str, int] | None,
     reason: str,
     upstream: str,
     strip: bool,
@@ -34,7 +35,6 @@ def allow(
 ) -> bytes:
     """`who`: subject, roles, provider. Raises ValueError when all that does not fit into a head."""
     lines = ["HTTP/1.1 204 No Content", f"Gatebook-Reason: {reason}", f"Gatebook-Upstream: {upstream}"]
-    _receipt(lines, receipt)
     if strip:
         lines.append("Gatebook-Strip: 1")
     if who is not None:
@@ -49,7 +49,6 @@ def allow(
 
 def deny(
     *,
-    receipt: tuple[str, int] | None,
     reason: str,
     request_id: str,
     allowed_methods: Sequence[str] = (),
@@ -66,7 +65,6 @@ def deny(
         f"Gatebook-Reason: {reason}",
         f"Gatebook-Problem: {json.dumps(problem, separators=(',', ':'))}",
     ]
-    _receipt(lines, receipt)
     if allowed_methods:
         lines.append(f"Gatebook-Allow: {', '.join(allowed_methods)}")
     if status == 401 and authenticate:
@@ -77,16 +75,17 @@ def deny(
     return _head(lines)
 
 
+def finish(head: bytes, receipt: tuple[str, int] | None = None) -> bytes:
+    """The whole answer. `receipt`: the ledger's origin, and the index of the decision."""
+    if receipt is None:
+        return head + b"\r\n"
+    origin, index = receipt
+    return head + f"Gatebook-Decision: {index}\r\nGatebook-Receipt: {origin}/{index}\r\n\r\n".encode()
+
+
 def plainly(status: str, body: bytes = b"") -> bytes:
     """An answer of the guard's own pages, such as `200 OK`."""
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-def _receipt(lines: list[str], receipt: tuple[str, int] | None) -> None:
-    if receipt is not None:
-        origin, index = receipt
-        lines.append(f"Gatebook-Decision: {index}")
-        lines.append(f"Gatebook-Receipt: {origin}/{index}")
 
 
 def _limits(lines: list[str], taken: Taken | None) -> None:
@@ -104,7 +103,7 @@ _FIELDS = {
 
 
 def _head(lines: list[str]) -> bytes:
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    head = ("\r\n".join(lines) + "\r\n").encode("ascii")
     if len(head) > MAX_HEAD_BYTES:
         raise ValueError(f"an answer of {len(head)} bytes; the gateway takes {MAX_HEAD_BYTES}")
     return head

@@ -11,18 +11,21 @@ import base64
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from gatebook.identity.types import Presented
+from gatebook.policy import joined
 from gatebook.wire import CERTIFICATE_TOO_LARGE, TO_GUARD, UPSTREAMS_FIELD
 
 OWN_FIELDS = {name.lower().encode(): name for name in (*TO_GUARD, UPSTREAMS_FIELD)}
 PREFIX = b"gatebook-"
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_MAX_NUMBER_DIGITS = 18  # fits into 64 bits, as the recorder's messages want it
 _TRACE = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _NO_TRACE = "0" * 32
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=\n]+)\n-----END CERTIFICATE-----\n")
@@ -56,6 +59,48 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
+class Fields(Mapping[str, str]):
+    """Header fields as texts by lower-case name; of a field sent twice the values are joined.
+
+    Read when they are asked for: most requests are decided without.
+    """
+
+    __slots__ = ("_read", "_sent")
+
+    def __init__(self, sent: list[tuple[bytes, bytes]]) -> None:
+        self._sent = sent
+        self._read: dict[str, str] | None = None
+
+    def _all(self) -> dict[str, str]:
+        if self._read is None:
+            self._read = joined([(text(name), text(value)) for name, value in self._sent])
+        return self._read
+
+    def __getitem__(self, name: str) -> str:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __bool__(self) -> bool:
+        return bool(self._sent)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Without reading any other field."""
+        wanted = name.encode()
+        found = [value for sent, value in self._sent if sent == wanted]
+        return text(b", ".join(found)) if found else default
+
+
+def _number(value: bytes) -> int:
+    if not value.isdigit() or len(value) > _MAX_NUMBER_DIGITS:
+        raise ValueError("not a number, or too large")
+    return int(value)
+
+
 def parse(own: Mapping[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Asked:
     """`own`: the `Gatebook-*` fields by lower-case name. Raises ValueError."""
     try:
@@ -63,14 +108,14 @@ def parse(own: Mapping[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Ask
         method, uri = text(own[b"gatebook-method"]), text(own[b"gatebook-uri"])
         address = own[b"gatebook-address"].decode("ascii")
         protocol = own[b"gatebook-protocol"].decode("ascii")
-        connection = int(own[b"gatebook-connection"])
-        connection_request = int(own[b"gatebook-connection-request"])
-        worker = int(own[b"gatebook-worker"])
+        connection = _number(own[b"gatebook-connection"])
+        connection_request = _number(own[b"gatebook-connection-request"])
+        worker = _number(own[b"gatebook-worker"])
     except KeyError as error:
         raise ValueError(f"no field {error}") from None
     if _ID.fullmatch(request_id) is None or not method or not uri:
         raise ValueError("a request without id, method or target")
-    if worker <= 0:
+    if not worker:
         raise ValueError("no gateway worker")
     get = own.get
     return Asked(
@@ -80,7 +125,7 @@ def parse(own: Mapping[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Ask
         host=text(get(b"gatebook-host", b"")),
         protocol=protocol,
         address=address,
-        port=int(get(b"gatebook-port", b"0")),
+        port=_number(get(b"gatebook-port", b"0")),
         tls=text(get(b"gatebook-tls", b"")),
         cipher=text(get(b"gatebook-cipher", b"")),
         group=text(get(b"gatebook-group", b"")),

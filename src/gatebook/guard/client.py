@@ -29,6 +29,8 @@ BEAT_S = 0.5
 
 log = structlog.get_logger("guard")
 
+_BEAT = wire.pack(wire.Status())
+
 Told = Callable[[int | None], None]
 Handle = Callable[[wire.Reply | None], None]
 
@@ -90,6 +92,8 @@ class RecorderClient:
 
     async def pseudonym(self, name: str) -> str:
         """32 hex digits; durable. Raises RecorderUnavailable."""
+        if not self.up:
+            raise RecorderUnavailable("no recorder")
         reply = await self._ask(wire.Pseudonym(name), wire.Pseudonymous)
         assert isinstance(reply, wire.Pseudonymous)  # noqa: S101 - `_wrong` has looked
         return reply.pseudonym.hex()
@@ -102,15 +106,16 @@ class RecorderClient:
 
     async def _ask(self, message: wire.Message, expects: type[wire.Reply]) -> wire.Reply:
         """One question, one answer of that type. Raises RecorderUnavailable."""
+        data = wire.pack(message)
         if self._link is None:
-            raise RecorderUnavailable("no connection to the recorder")
+            raise RecorderUnavailable("it hung up")
         future: asyncio.Future[wire.Reply | None] = asyncio.get_running_loop().create_future()
 
         def handle(reply: wire.Reply | None) -> None:
             if not future.done():
                 future.set_result(reply)
 
-        self._send(self._link, message, 0, expects, handle)
+        self._send(self._link, data, 0, expects, handle)
         reply = await future
         if reply is None or isinstance(reply, wire.Refused):
             raise RecorderUnavailable(self._complaint if reply is None else reply.why)
@@ -129,19 +134,19 @@ class RecorderClient:
                 told.append(who)
                 size += len(item.record)
             self._waiting_bytes -= size
-            self._send(self._link, wire.Append(items), len(items), wire.Appended, _acknowledgement(told))
+            try:
+                data = wire.pack(wire.Append(items))
+            except Exception:  # one that cannot be packed takes its batch with it, and nobody else
+                log.exception("could not pack decisions: refused")
+                _tell(told, None)
+            else:
+                self._send(self._link, data, len(items), wire.Appended, _acknowledgement(told))
 
-    def _send(
-        self, link: _Link, message: wire.Message, records: int, expects: type[wire.Reply], handle: Handle
-    ) -> None:
+    def _send(self, link: _Link, data: bytes, records: int, expects: type[wire.Reply], handle: Handle) -> None:
         deadline = asyncio.get_running_loop().time() + self.timeout_s
         self._sent.append(_Sent(deadline, records, expects, handle))
         self._batches += records > 0
-        try:
-            link.write(wire.pack(message))
-        except Exception:  # from here on nobody knows which answer would be whose
-            log.exception("could not write to the recorder")
-            self._fail("could not write to it")
+        link.write(data)
 
     # -- hearing ----------------------------------------------------------------------------------------
     def made(self, link: _Link) -> None:
@@ -241,7 +246,7 @@ class RecorderClient:
                 self._fail(f"no answer within {self.timeout_s:g} s")
             elif now >= next_beat and self._link is not None:
                 next_beat = now + max(BEAT_S, self.timeout_s)
-                self._send(self._link, wire.Status(), 0, wire.Stands, _ignored)
+                self._send(self._link, _BEAT, 0, wire.Stands, _ignored)
 
 
 def _ignored(_reply: wire.Reply | None) -> None:
@@ -285,7 +290,7 @@ class _Link(asyncio.Protocol):
             self._client.hung_up(self, f"not understood: {error}")
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def abort(self) -> None:

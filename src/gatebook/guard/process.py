@@ -28,11 +28,9 @@ from gatebook.guard.service import Service
 from gatebook.identity import Identifier
 from gatebook.identity.keyed import Keys, read_keys
 from gatebook.paths import Paths, check_private
-from gatebook.wire import MAX_CERTIFICATE_BYTES
 
 BACKLOG = 4096  # nginx opens as many connections as it has requests; the kernel may cut this down
 DRAIN_S = 5.0
-HEAD_MARGIN_BYTES = (16 << 10) + MAX_CERTIFICATE_BYTES  # what the gateway's own fields add to a client's head
 
 log = structlog.get_logger("guard")
 
@@ -51,8 +49,7 @@ async def serve(paths: Paths, number: int) -> None:
     await identifier.start()
     recorder.start()
     connections: set[GuardProtocol] = set()
-    limit = configuration.gateway.max_header + HEAD_MARGIN_BYTES
-    server = await _listen(paths.guard_socket(number), lambda: GuardProtocol(service, limit, connections))
+    server = await _listen(paths.guard_socket(number), lambda: GuardProtocol(service, connections))
     log.info("listening", number=number, configuration=service.rules.digest[:16])
     reloading = loop.create_task(_reloads(reload, paths, keys, service, identifier, recorder))
     await stop.wait()
@@ -62,9 +59,11 @@ async def serve(paths: Paths, number: int) -> None:
     deadline = time.monotonic() + DRAIN_S
     while not service.idle and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
         await asyncio.sleep(0.01)
+    await recorder.stop()  # whoever still waits is refused
     for connection in list(connections):
-        connection.close()
-    await recorder.stop()
+        connection.close()  # once what has been answered is sent
+    while connections and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
+        await asyncio.sleep(0.001)
     await identifier.stop()
     await asyncio.gather(reloading, return_exceptions=True)
 
@@ -92,12 +91,16 @@ async def _reloads(
         try:
             configuration = effective.read(paths.effective)
             rules = Rules(configuration, keys, service.rules)
+            await identifier.reconfigure(configuration)
         except (GatebookError, OSError, ValueError) as error:
             log.error("kept the old configuration: the new one cannot be used", error=str(error))
             continue
-        await identifier.reconfigure(configuration)
-        # From this line on every new request is judged by the new rules.
-        service.rules = rules
+        except Exception:
+            log.exception("kept the old configuration: an error of the guard's own")
+            continue
+        # Nothing has run since the identifier switched: nobody is identified by one configuration and judged by
+        # the other.
+        service.switch(rules)
         recorder.timeout_s = configuration.guard.acknowledgement_timeout
         log.info("switched", configuration=rules.digest[:16])
 

@@ -1,7 +1,7 @@
 """HTTP/1.1 as nginx speaks it to the guard: one request at a time on a kept connection, no bodies.
 
 In: bytes. Out: `Asked` for the service, and its answer's bytes back. Whatever is not exactly what our nginx
-sends closes the connection, which the client sees as 503. Never reads beyond MAX_HEAD_BYTES a request.
+sends closes the connection, which the client sees as 503. Never reads more than `max_head_bytes` a request.
 Trust: only nginx can open the socket, but every value in here came from a client.
 """
 
@@ -20,20 +20,22 @@ from gatebook.guard.asked import OWN_FIELDS, PREFIX, Asked, parse
 log = structlog.get_logger("guard")
 
 # Fields of the subrequest itself: the client's Host is in Gatebook-Host, its connection is not ours.
-_HOP = frozenset({b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+_SKIPPED = frozenset({b"host", b"connection"})
+_NEVER = frozenset({b"content-length", b"transfer-encoding", b"upgrade"})
 
 
 class Decides(Protocol):
     """What stands behind the protocol: guard.service.Service."""
 
+    @property
+    def max_head_bytes(self) -> int: ...
     def decide(self, asked: Asked, reply: Callable[[bytes], None]) -> None: ...
     def page(self, path: str) -> bytes: ...
 
 
 class GuardProtocol(asyncio.Protocol):
-    def __init__(self, service: Decides, max_head_bytes: int, open_connections: set[GuardProtocol]) -> None:
+    def __init__(self, service: Decides, open_connections: set[GuardProtocol]) -> None:
         self._service = service
-        self._max_head_bytes = max_head_bytes
         self._connections = open_connections
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -54,12 +56,12 @@ class GuardProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._size += len(data)
-        if self._size > self._max_head_bytes:
+        if self._size > self._service.max_head_bytes:
             self._close("a request head that is too large")
             return
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserCallbackError, ValueError) as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._close(f"not what the gateway sends: {error.__context__ or error}")
 
     # -- httptools --------------------------------------------------------------------------------------
@@ -75,11 +77,13 @@ class GuardProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name.startswith(PREFIX):
-            if name not in OWN_FIELDS or name in self._own:
-                raise ValueError(f"a field {name!r} that the gateway does not send, or sends once")
+        if name in OWN_FIELDS and name not in self._own:
             self._own[name] = value
-        elif name not in _HOP:
+        elif name.startswith(PREFIX):
+            raise ValueError(f"a field {name!r} that the gateway does not send, or sends once")
+        elif name in _NEVER:
+            raise ValueError(f"a field {name!r}, which announces more than a head")
+        elif name not in _SKIPPED:
             self._headers.append((name, value))
 
     def on_body(self, _data: bytes) -> None:

@@ -7,22 +7,24 @@ allows; knows no socket, no recorder and no clock.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
 
 from gatebook import record
 from gatebook.config.model import Configuration, Route
-from gatebook.guard.asked import Asked, certificate_sha256, text, trace_id
+from gatebook.guard.asked import Asked, Fields, certificate_sha256, trace_id
 from gatebook.identity.keyed import Keys, signed_sha256
 from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.limits import Limiter, Taken
-from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling, joined
+from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling
 from gatebook.redact import Names, Redactor, cipher_name, protocol_version, tls_version
-from gatebook.wire import upstreams_mark
+from gatebook.wire import MAX_CERTIFICATE_BYTES, upstreams_mark
 
 NO_NAMES = Names(None, None)
 MAX_ELDERS = 4  # configurations that workers of the gateway may still have been started under
+MAX_FINGERPRINTS = 1 << 14  # remembered, for they cost more than most of a decision
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +48,10 @@ class Rules:
         self.configuration = configuration
         self.digest = configuration.digest().hex()
         self.origin = configuration.origin
+        # The gateway says the host twice more than the client did, and adds fields of its own.
+        self.max_head_bytes = 2 * configuration.gateway.max_header + MAX_CERTIFICATE_BYTES
         self._keys = keys
+        self._fingerprint = lru_cache(MAX_FINGERPRINTS)(keys.fingerprint)  # of those who were identified
         self._upstreams = set(configuration.upstreams)
         self._marks = {upstreams_mark(self._upstreams)}
         self._elders: tuple[Rules, ...] = ()
@@ -54,13 +59,16 @@ class Rules:
             # The gateway keeps the upstreams of the configuration before; see supervisor.reload.
             self._marks.add(upstreams_mark(self._upstreams | previous._upstreams))
             self._elders = (previous, *previous._elders)[:MAX_ELDERS]
-            previous._elders = ()
         self._routes = Routes(configuration)
         self._policy = Policy(configuration)
         self._limiter: Limiter = Limiter(configuration, previous._limiter if previous else None)
         self._redactor = Redactor(configuration)
         self._methods = {name: provider.type for name, provider in configuration.identity.items()}
         self._challenges = {route.name: _challenge(configuration, route) for route in configuration.routes}
+
+    def retire(self) -> None:
+        """Others are in force. Those before these are theirs to remember, or all would be for ever."""
+        self._elders = ()
 
     def match(self, asked: Asked) -> Match | Miss:
         return self._routes.match(asked.method, asked.uri)
@@ -72,7 +80,7 @@ class Rules:
             method=asked.method,
             host=asked.host,
             protocol=protocol_version(asked.protocol),
-            headers=joined([(text(name), text(value)) for name, value in asked.headers]),
+            headers=Fields(asked.headers),
             address=asked.address,
             port=asked.port,
             tls_version=tls_version(asked.tls) or None,
@@ -135,24 +143,28 @@ class Rules:
         verdict: Verdict,
         pseudonyms: Names,
         now_us: int,
+        bare: bool = False,
     ) -> record.Decision:
-        """The record. `pseudonyms` are hex, for the names that `names` asked for."""
+        """The record. `pseudonyms` are hex, for the names that `names` asked for.
+
+        With `bare` it always fits: it has nothing whose size a client or a provider chooses, but for a path.
+        """
         route = match.route if isinstance(match, Match) else None
         redactor = self._redactor
         return record.Decision(
             id=asked.id,
             time_us=now_us,
             trace_id=trace_id(facts.headers),
-            identity=self._identity(who, credential, pseudonyms.subject),
+            identity=self._identity(who, credential, pseudonyms.subject, bare),
             request=redactor.request_part(
                 method=asked.method,
                 path=match.path,
-                query=match.query,
+                query="" if bare else match.query,
                 route=route.name if route is not None else None,
                 host=asked.host or None,
                 protocol=asked.protocol,
-                headers=facts.headers,
-                claimed_id=facts.headers.get("x-request-id"),
+                headers=None if bare else facts.headers,
+                claimed_id=None if bare else facts.headers.get("x-request-id"),
             ),
             client=redactor.client_part(asked.address, asked.port or None, pseudonyms.address),
             tls=redactor.tls_part(
@@ -178,10 +190,12 @@ class Rules:
         )
 
     def _identity(
-        self, who: Identity | Refusal | None, credential: Credential | None, subject: str | None
+        self, who: Identity | Refusal | None, credential: Credential | None, subject: str | None, bare: bool
     ) -> record.IdentityPart | None:
         if isinstance(who, Identity):
-            return self._redactor.identity_part(who, subject, self._keys.fingerprint(who.credential_sha256))
+            if bare:
+                who = msgspec.structs.replace(who, roles=())
+            return self._redactor.identity_part(who, subject, self._fingerprint(who.credential_sha256))
         if isinstance(who, Refusal) and who.provider is not None and credential is not None:
             # Whose credential it claims to be, without a subject: nothing was established.
             method = self._methods.get(who.provider, credential.method)

@@ -3,7 +3,7 @@
 The common case (a known token, a known pseudonym) runs through without a wait until the recorder's receipt.
 What has to wait (a signature with an unknown key, a new pseudonym) goes on as a task of its own and disturbs
 nobody. Never answers 2xx without a receipt, unless the route asks for that (durability: after-response), and
-not even then while the recorder is away; an error of ours is a 503.
+not even then while the recorder does not take the record; an error of ours is a 503.
 """
 
 from __future__ import annotations
@@ -37,22 +37,33 @@ Reply = Callable[[bytes], None]
 
 
 class Case:
-    """One request on its way. `rules` stay the same to its end, whatever is reloaded meanwhile."""
+    """One request on its way, judged by `rules` to its end, whatever is reloaded meanwhile. Answered once."""
 
-    __slots__ = ("asked", "credential", "facts", "match", "reply", "rules", "verdict", "who")
+    __slots__ = ("_reply", "asked", "credential", "facts", "match", "rules", "verdict", "who")
+
+    match: Match | Miss
+    facts: Facts
 
     def __init__(self, asked: Asked, rules: Rules, reply: Reply) -> None:
         self.asked = asked
         self.rules = rules
-        self.reply = reply
-        self.match: Match | Miss = rules.match(asked)
-        self.facts: Facts = rules.facts(asked)
         self.credential: Credential | None = None
         self.who: Identity | Refusal | None = None
         self.verdict: Verdict | None = None
+        self._reply: Reply | None = reply
 
     def refuse(self, reason: str) -> None:
         self.verdict = Verdict(False, reason)
+
+    def answer(self, data: bytes) -> None:
+        """A second answer would be taken for the connection's next request's."""
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply(data)
+
+    def give_up(self, reason: str) -> None:
+        """Without a receipt. `reason` is one of ours, a 503."""
+        self.answer(answer.finish(answer.deny(reason=reason, request_id=self.asked.id)))
 
 
 class Service:
@@ -62,7 +73,13 @@ class Service:
         self._recorder = recorder
         self._pseudonyms: OrderedDict[str, str] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lost = 0  # records of requests that were let through before
         self.draining = False
+
+    def switch(self, rules: Rules) -> None:
+        """From here on every new request is judged by these."""
+        old, self.rules = self.rules, rules
+        old.retire()
 
     # -- readiness --------------------------------------------------------------------------------------
     @property
@@ -72,6 +89,10 @@ class Service:
     @property
     def idle(self) -> bool:
         return not self._tasks and self._recorder.idle
+
+    @property
+    def max_head_bytes(self) -> int:
+        return self.rules.max_head_bytes
 
     def page(self, path: str) -> bytes:
         """`/ready` for load balancers, `/status` for the supervisor."""
@@ -88,21 +109,23 @@ class Service:
     # -- one request ------------------------------------------------------------------------------------
     def decide(self, asked: Asked, reply: Reply) -> None:
         """Calls `reply` once, now or later, with the bytes of an answer."""
+        case = Case(asked, self.rules, reply)
         if not self._recorder.up:
             # Without the recorder nobody is let through; there is nothing to decide.
-            reply(answer.deny(receipt=None, reason="recorder_unavailable", request_id=asked.id))
+            case.give_up("recorder_unavailable")
             return
         try:
-            self._identify(Case(asked, self.rules, reply))
+            self._begin(case)
         except Exception:
-            self._failed(asked, reply)
+            self._failed(case)
 
-    def _failed(self, asked: Asked, reply: Reply) -> None:
-        log.exception("error while deciding: refused", request=asked.id)
-        reply(answer.deny(receipt=None, reason="guard_error", request_id=asked.id))
+    def _failed(self, case: Case) -> None:
+        log.exception("error while deciding: refused", request=case.asked.id)
+        case.give_up("guard_error")
 
-    def _identify(self, case: Case) -> None:
-        match = case.match
+    def _begin(self, case: Case) -> None:
+        match = case.match = case.rules.match(case.asked)
+        case.facts = case.rules.facts(case.asked)
         if isinstance(match, Miss):
             case.refuse(match.reason)
             return self._record(case)
@@ -122,11 +145,15 @@ class Service:
 
     async def _verify(self, case: Case, credential: Credential, accept: tuple[str, ...], shown: Presented) -> None:
         try:
-            patience_s = self._recorder.timeout_s
-            case.who = await asyncio.wait_for(self._identifier.verify(credential, accept, time.time()), patience_s)
+            async with asyncio.timeout(self._recorder.timeout_s):
+                case.who = await self._identifier.verify(credential, accept, time.time())
         except TimeoutError:
             case.who = Refusal("provider_unavailable")
-        self._confirm(case, credential, shown)
+        if case.rules is not self.rules:
+            # Identified by another configuration than it would be judged by: both might refuse it.
+            case.rules, case.credential, case.who = self.rules, None, None
+            return self._begin(case)
+        return self._confirm(case, credential, shown)
 
     def _confirm(self, case: Case, credential: Credential, shown: Presented) -> None:
         if isinstance(case.who, Identity):
@@ -164,19 +191,51 @@ class Service:
 
     async def _name(self, case: Case, names: Names) -> None:
         try:
-            self._append(case, Names(await self._pseudonym(names.subject), await self._pseudonym(names.address)))
+            known = Names(await self._pseudonym(names.subject), await self._pseudonym(names.address))
         except RecorderUnavailable:
-            self._unrecorded(case)
+            case.give_up("recorder_unavailable")
+        else:
+            self._append(case, known)
 
     async def _pseudonym(self, name: str | None) -> str | None:
         if name is None:
             return None
-        made = self._pseudonyms[name] = await self._recorder.pseudonym(name)
-        while len(self._pseudonyms) > MAX_PSEUDONYMS:
-            self._pseudonyms.popitem(last=False)
+        made = self._pseudonyms.get(name)
+        if made is None:
+            made = self._pseudonyms[name] = await self._recorder.pseudonym(name)
+            # The oldest goes, used or not: a caller is asked for again once in so many newcomers.
+            while len(self._pseudonyms) > MAX_PSEUDONYMS:
+                self._pseudonyms.popitem(last=False)
         return made
 
     def _append(self, case: Case, pseudonyms: Names) -> None:
+        try:
+            data, head = self._encoded(case, pseudonyms), self._head(case)
+        except ValueError as error:
+            # Too large, or nothing that could be written down: refused, and on record as that.
+            log.error("refused: no record or no answer can be made of it", request=case.asked.id, why=str(error))
+            case.refuse("guard_error")
+            data, head = self._encoded(case, pseudonyms, bare=True), self._head(case)
+        item = wire.Item(data, case.asked.worker, case.asked.id)
+        assert case.verdict is not None  # noqa: S101 - `_encoded` has looked
+        if case.verdict.allowed and case.rules.durability(case.match) == "after-response":
+            if self._recorder.append(item, self._count_lost):
+                case.answer(answer.finish(head))
+            else:
+                case.give_up("recorder_unavailable")
+            return
+
+        def told(index: int | None) -> None:
+            if index is None:
+                case.give_up("recorder_unavailable")
+            else:
+                case.answer(answer.finish(head, (case.rules.origin, index)))
+
+        if not self._recorder.append(item, told):
+            case.give_up("recorder_unavailable")
+
+    def _encoded(self, case: Case, pseudonyms: Names, bare: bool = False) -> bytes:
+        """The record's bytes. Raises ValueError, but not with `bare`."""
         assert case.verdict is not None  # noqa: S101 - whoever comes here has judged
         decision = case.rules.decision(
             case.asked,
@@ -187,65 +246,48 @@ class Service:
             case.verdict,
             pseudonyms,
             time.time_ns() // 1000,
+            bare,
         )
-        item = wire.Item(record.encode(decision), case.asked.worker, case.asked.id)
-        if case.verdict.allowed and decision.decision.durability == "after-response":
-            if self._recorder.append(item, _nobody):
-                self._answer(case, None)
-            else:
-                self._unrecorded(case)
-            return
+        return record.encode(decision)
 
-        def told(index: int | None) -> None:
-            if index is None:
-                self._unrecorded(case)
-                return
-            try:
-                self._answer(case, index)
-            except Exception:
-                self._failed(case.asked, case.reply)
-
-        if not self._recorder.append(item, told):
-            self._unrecorded(case)
-
-    def _unrecorded(self, case: Case) -> None:
-        case.reply(answer.deny(receipt=None, reason="recorder_unavailable", request_id=case.asked.id))
-
-    def _answer(self, case: Case, index: int | None) -> None:
-        verdict, match, rules = case.verdict, case.match, case.rules
-        assert verdict is not None  # noqa: S101
-        receipt = None if index is None else (rules.origin, index)
+    def _head(self, case: Case) -> bytes:
+        """The answer, but for its receipt. Raises ValueError, but not for a refusal of ours."""
+        verdict, match, who = case.verdict, case.match, case.who
+        assert verdict is not None  # noqa: S101 - whoever comes here has judged
         if verdict.allowed and isinstance(match, Match):
-            who = case.who
-            case.reply(
-                answer.allow(
-                    receipt=receipt,
-                    reason=verdict.reason,
-                    upstream=verdict.upstream or match.route.upstream,
-                    strip=match.route.strip_credential,
-                    who=(who.subject, who.roles, who.provider) if isinstance(who, Identity) else None,
-                    taken=verdict.taken,
-                )
-            )
-            return
-        case.reply(
-            answer.deny(
-                receipt=receipt,
+            return answer.allow(
                 reason=verdict.reason,
-                request_id=case.asked.id,
-                allowed_methods=match.allow if isinstance(match, Miss) else (),
-                authenticate=""
-                if isinstance(match, Miss)
-                else rules.challenge(match.route, refused=case.credential is not None),
+                upstream=verdict.upstream or match.route.upstream,
+                strip=match.route.strip_credential,
+                who=(who.subject, who.roles, who.provider) if isinstance(who, Identity) else None,
                 taken=verdict.taken,
             )
+        return answer.deny(
+            reason=verdict.reason,
+            request_id=case.asked.id,
+            allowed_methods=match.allow if isinstance(match, Miss) else (),
+            authenticate=""
+            if isinstance(match, Miss)
+            else case.rules.challenge(match.route, refused=case.credential is not None),
+            taken=verdict.taken,
         )
+
+    def _count_lost(self, index: int | None) -> None:
+        """Nobody waits for this receipt; but that one has been let through without is to be known."""
+        if index is None:
+            if not self._lost:
+                asyncio.get_running_loop().call_soon(self._tell_lost)
+            self._lost += 1
+
+    def _tell_lost(self) -> None:
+        log.error("let through, but perhaps not on record (durability: after-response)", requests=self._lost)
+        self._lost = 0
 
     # -- what has to wait -------------------------------------------------------------------------------
     def _later(self, case: Case, work: Coroutine[None, None, None]) -> None:
         if len(self._tasks) >= MAX_TASKS:
             work.close()
-            case.reply(answer.deny(receipt=None, reason="guard_error", request_id=case.asked.id))
+            case.give_up("guard_error")
             return
         task = asyncio.get_running_loop().create_task(self._guarded(case, work))
         self._tasks.add(task)
@@ -254,9 +296,8 @@ class Service:
     async def _guarded(self, case: Case, work: Coroutine[None, None, None]) -> None:
         try:
             await work
+        except asyncio.CancelledError:
+            case.give_up("guard_error")  # or it would wait for an answer that never comes
+            raise
         except Exception:
-            self._failed(case.asked, case.reply)
-
-
-def _nobody(_index: int | None) -> None:
-    """Nobody waits for this receipt."""
+            self._failed(case)
