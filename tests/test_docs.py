@@ -6,6 +6,7 @@ goes through the same checks as a person's.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import reference
+from tests import reference, test_imports
 
 from gatebook import policy
 from gatebook.config.load import parse
@@ -168,3 +169,27 @@ AGAINST_CREDENTIALS = [
 @pytest.mark.parametrize("reason", AGAINST_CREDENTIALS)
 def test_every_reason_against_a_credential_is_explained(reason: str) -> None:
     assert f"`{reason}`" in IDENTITY
+
+
+def test_every_part_of_the_program_is_in_the_architecture() -> None:
+    table = DOCS[ROOT / "docs" / "architecture.md"].partition("## Modules")[2]
+    named = {name.rstrip("/") for cell in re.findall(r"^\| (`.*?`) \|", table, re.M) for name in cell.split("`")}
+    assert set(test_imports.MAY_IMPORT) - {"__init__", "__main__"} <= named
+
+
+def test_messages_that_an_operator_is_told_of_are_those_of_the_program() -> None:
+    said = "\n".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    said += os.strerror(errno.ENOSPC).lower()
+    table = DOCS[ROOT / "docs" / "operate.md"].partition("| it says |")[2].partition("\n\n")[0]
+    messages = [part for row in re.findall(r"^\| (.*?) \|", table, re.M) for part in re.findall(r"`(.*?)`", row)]
+    assert len(messages) > 5
+    for message in messages:
+        name, separator, _ = message.partition(" are out of use")  # said of every kept file, by its title
+        assert (f'title="{name}"' if separator else message) in said, message
+
+
+def test_exit_codes_that_an_operator_is_told_of_are_those_of_the_program() -> None:
+    told = DOCS[ROOT / "docs" / "operate.md"].partition("Exit codes of all commands:")[2]
+    codes = {int(code) for code in re.findall(r"\b(\d+) [a-z]", told)}
+    known = {int(code) for code in re.findall(r"^\| (\d+) \|", DOCS[ROOT / "docs" / "commands.md"], re.M)}
+    assert codes == known - {10, 130}  # the base of ledgers' errors, and Ctrl-C
