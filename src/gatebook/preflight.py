@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gatebook import certificates, limits, policy, redact
+from gatebook.config import secret
 from gatebook.config.load import examine, locate
-from gatebook.config.model import Configuration, Listener
+from gatebook.config.model import Configuration, Listener, Secret
 from gatebook.config.source import Location
 from gatebook.errors import EnvironmentFault, GatebookError, Problem
 from gatebook.gateway import nginx, render
@@ -145,13 +146,39 @@ def _authorities(configuration: Configuration) -> Findings:
         (("upstreams", name, "ca"), upstream.ca) for name, upstream in configuration.upstreams.items()
     ]
     for name, provider in configuration.identity.items():
-        if provider.type == "oidc":
+        if provider.type in ("oidc", "introspection"):
             named.append((("identity", name, "ca"), provider.ca))
     for location, path in named:
         if path is not None:
             pem = yield from _pem(path, location, secret=False)
             if pem is not None:
                 yield from _about(path, location, certificates.check_ca(pem))
+
+
+def _secrets(configuration: Configuration) -> Findings:
+    """What the configuration names instead of holding it."""
+    for name, provider in configuration.identity.items():
+        if provider.type == "introspection":
+            for key, named in (("secret", provider.client.secret), ("key", provider.client.key)):
+                if named is not None:
+                    yield from _secret(named, ("identity", name, "client", key), key == "key")
+
+
+def _secret(named: Secret, location: Location, is_key: bool) -> Findings:
+    """Readable, nobody else's to read, and a private key where there should be one."""
+    if named.file is not None:
+        findings = list(_file(named.file, location, secret=True))
+        yield from findings
+        if any(finding.fatal for finding in findings):
+            return
+    try:
+        found = secret.read(named)
+    except EnvironmentFault as fault:
+        yield _Finding(location, str(fault), "a secret")
+        return
+    if is_key:
+        for message, expected, fatal in certificates.check_key(found, None):
+            yield _Finding(location, f"{named.file or named.env}: {message}", expected, fatal)
 
 
 def _pem(path: Path, location: Location, secret: bool) -> Generator[_Finding, None, bytes | None]:
@@ -250,6 +277,7 @@ _CHECKS: tuple[Callable[[Configuration], Findings], ...] = (
     _state,
     _tls,
     _authorities,
+    _secrets,
     _addresses,
     _nginx,
 )

@@ -49,6 +49,7 @@ REASONS: dict[str, Reason] = {
     "token_key_unknown": Reason(401, "client", "Authentication failed"),
     "token_signature": Reason(401, "client", "Authentication failed"),
     "token_claims": Reason(401, "client", "Authentication failed"),
+    "token_inactive": Reason(401, "client", "Authentication failed"),
     # a credential that is bound to a certificate or a key, and client certificates
     "token_binding": Reason(401, "client", "Authentication failed"),
     "token_unbound": Reason(401, "client", "Authentication failed"),
@@ -108,7 +109,7 @@ class IdentityPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     """Who. `subject` is a pseudonym unless policy keeps it; `credential` is a keyed fingerprint, hex."""
 
     provider: str
-    method: str  # oidc, api_key
+    method: str  # oidc, introspection, api_key
     subject: str | None = None
     client: str | None = None
     credential: str | None = None

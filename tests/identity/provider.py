@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
+from urllib.parse import parse_qsl
 
 from gatebook.identity.discovery import WELL_KNOWN
 
 JWKS = "/jwks"
+INTROSPECT = "/introspect"
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -56,13 +59,18 @@ async def endless(writer: asyncio.StreamWriter) -> None:
 
 
 class Provider:
-    """`keys` is what it publishes; `answers` replaces its answer on a path; `asked` counts requests."""
+    """`keys` is what it publishes, `tokens` what it says of each; `answers` replaces its answer on a path.
+
+    `asked` counts requests; `heads` and `forms` are what came.
+    """
 
     def __init__(self, *keys: dict[str, Any], tls: ssl.SSLContext | None = None) -> None:
         self.keys = list(keys)
+        self.tokens: dict[str, dict[str, Any]] = {}
         self.answers: dict[str, Answer] = {}
         self.asked: Counter[str] = Counter()
         self.heads: list[bytes] = []
+        self.forms: list[dict[str, str]] = []
         self.port = 0
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -107,6 +115,9 @@ class Provider:
             head = await reader.readuntil(b"\r\n\r\n")
             self.heads.append(head)
             path = head.split(b" ", 2)[1].decode()
+            length = re.search(rb"^content-length: *([0-9]+)\r$", head, re.I | re.M)
+            if length is not None:
+                self.forms.append(dict(parse_qsl((await reader.readexactly(int(length[1]))).decode())))
             self.asked[path] += 1
             await self._answer(path)(writer)
             await writer.drain()
@@ -124,4 +135,6 @@ class Provider:
             return document(self.discovered)
         if path == JWKS:
             return document({"keys": self.keys})
+        if path == INTROSPECT:
+            return document(self.tokens.get(self.forms[-1].get("token", ""), {"active": False}))
         return plain(b"", "404 Not Found")

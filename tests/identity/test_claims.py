@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.identity.mint import ABSENT, AUDIENCE, NOW, claims, oidc
 
 from gatebook.config.model import OIDCProvider
-from gatebook.identity.claims import check_type, identify
+from gatebook.identity.claims import check_type, identify, lookup
 from gatebook.identity.jws import Unfit
 from gatebook.identity.types import Bound, Identity
 
@@ -283,6 +283,34 @@ def test_claim_with_dots_in_its_own_name_comes_first() -> None:
     said = claims(**{"https://acme.example/roles": ["reader"], "https://acme": {"example/roles": ["admin"]}})
     assert accepted(said, auth0).roles == ("reader",)
     assert accepted(claims(**{"a.b": None, "a": {"b": ["admin"]}}), oidc(roles_claim="a.b")).roles == ()
+
+
+PATHS: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "plain": ("roles", {"roles": 1}, 1),
+    "keycloak-realm": ("realm_access.roles", {"realm_access": {"roles": 1}}, 1),
+    "keycloak-client": ("resource_access.orders-api.roles", {"resource_access": {"orders-api": {"roles": 1}}}, 1),
+    "client-named-by-a-host": ("resource_access.api.acme.example.roles",
+                               {"resource_access": {"api.acme.example": {"roles": 1}}}, 1),
+    "url": ("https://acme.example/roles", {"https://acme.example/roles": 1}, 1),
+    "inside-a-url": ("https://acme.example/claims.roles", {"https://acme.example/claims": {"roles": 1}}, 1),
+    "url-inside": ("ext.https://acme.example/roles", {"ext": {"https://acme.example/roles": 1}}, 1),
+    "both-spellings": ("a.b.c", {"a.b": {"c": 1}, "a": {"b.c": 2, "b": {"c": 3}}}, 1),
+    "longest-name-counts-though-it-leads-nowhere": ("a.b.c", {"a.b": {}, "a": {"b": {"c": 1}}}, None),
+    "through-a-text": ("a.b", {"a": "b"}, None),
+    "through-a-list": ("a.0", {"a": [1]}, None),
+    "through-null": ("a.b", {"a": None}, None),
+    "missing": ("a.b", {"c": {"b": 1}}, None),
+    "empty-steps": ("a..b", {"a": {"": {"b": 1}}}, None),
+    "empty-name-of-an-object": (".a", {"": {"a": 1}}, None),
+    "dots-alone": ("..", {"a": 1}, None),
+    "dot-at-the-end": ("a.", {"a": {"b": 1}}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_path_leads_to_one_claim_or_to_none(name: str) -> None:
+    path, said, found = PATHS[name]
+    assert lookup(said, path) == found
 
 
 def test_claims_are_handed_on_for_conditions() -> None:

@@ -18,7 +18,8 @@ from tests.identity.provider import JWKS, Answer, Provider, document, endless, h
 from gatebook import certificates
 from gatebook.errors import EnvironmentFault
 from gatebook.identity import discovery
-from gatebook.identity.discovery import MAX_BODY_BYTES, WELL_KNOWN, Discovery, Unusable
+from gatebook.identity.discovery import MAX_BODY_BYTES, WELL_KNOWN, Discovery
+from gatebook.identity.fetch import Unusable, tls_context
 from gatebook.identity.jwk import Keys
 
 KEY = rsa_key("r1").jwk(kid="r1")
@@ -233,7 +234,7 @@ def test_https_issuer_may_not_send_us_to_plain_http_on_this_machine(development:
 
 
 def test_old_tls_is_refused(development: Path) -> None:
-    for context in (discovery.tls_context(None), discovery.tls_context(development / "ca.pem")):
+    for context in (tls_context(None), tls_context(development / "ca.pem")):
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
         assert context.verify_mode == ssl.CERT_REQUIRED
         assert context.check_hostname

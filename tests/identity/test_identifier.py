@@ -73,7 +73,7 @@ class Rig:
         return found
 
     async def reconfigure(self, **identity: Any) -> None:
-        await self.identifier.reconfigure(configuration(**{**self.settings, **identity}))
+        self.identifier.reconfigure(configuration(**{**self.settings, **identity}))
 
     def key(self, provider: str = "partners", **changed: Any) -> Made:
         settings: dict[str, Any] = {"roles": ("reader",), "subject": "acme", "ttl_s": 60.0, "now": NOW}

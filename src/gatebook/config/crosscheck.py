@@ -28,7 +28,7 @@ def crosscheck(source: Source) -> list[Problem]:
         *_names_within_routes(source, data),
         *_roles(source, data),
         *_addresses(source, data),
-        *_issuers(source, data),
+        *_provider_urls(source, data),
         *_portal(source, data),
         *_bindings(source, data),
     ]
@@ -152,14 +152,15 @@ def _addresses(source: Source, data: Any) -> Iterator[Problem]:
     yield from _unique(source, canonical(), "listener on", "another address or port")
 
 
-def _issuers(source: Source, data: Any) -> Iterator[Problem]:
-    """Keys fetched over http could be anybody's: only loopback may do without TLS."""
+def _provider_urls(source: Source, data: Any) -> Iterator[Problem]:
+    """Keys and answers fetched over http could be anybody's: only loopback may do without TLS."""
     for name, provider in _mapping(_mapping(data).get("identity")).items():
-        issuer = _mapping(provider).get("issuer")
-        if isinstance(issuer, str) and not is_safe_url(issuer):
-            location = ("identity", name, "issuer")
-            expected = "an https URL without user, query or fragment; http on loopback only"
-            yield source.problem(source.value_at(location), dotted(location), f"found {shown(issuer)}", expected)
+        for key in ("issuer", "url"):
+            url = _mapping(provider).get(key)
+            if isinstance(url, str) and not is_safe_url(url):
+                location = ("identity", name, key)
+                expected = "an https URL without user, query or fragment; http on loopback only"
+                yield source.problem(source.value_at(location), dotted(location), f"found {shown(url)}", expected)
 
 
 def _portal(source: Source, data: Any) -> Iterator[Problem]:

@@ -17,8 +17,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from gatebook.config.value import (
     RATE,
     Address,
+    ClientId,
     CredentialHeader,
     Duration,
+    EnvironmentName,
     FilePath,
     Method,
     Name,
@@ -68,6 +70,31 @@ class Listener(Model):
         return self
 
 
+class Secret(Model):
+    """A secret, read where it is needed and never written here: exactly one of the two."""
+
+    env: EnvironmentName | None = Field(
+        default=None, description="the variable of gatebook's environment that holds it"
+    )
+    file: FilePath | None = Field(
+        default=None,
+        description="the file that holds it, nobody else's to read; a last line break is not part of it",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_literal(cls, value: Any) -> Any:
+        if not isinstance(value, (dict, Secret)):
+            raise ValueError("expected {env: NAME} or {file: path}, found something else")  # which is not shown
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Secret:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("expected env or file, found both or none of them")
+        return self
+
+
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 
 
@@ -81,31 +108,88 @@ CertificateBound = Annotated[
 ]
 
 
-class OIDCProvider(Model):
-    """Bearer JWTs of an OpenID provider, checked against its published keys (RFC 7519, RFC 9068)."""
+class TokenProvider(Model):
+    """What is asked of a token, and where it says what, whoever vouches for it."""
 
-    type: Literal["oidc"] = Field(description="bearer tokens of an OpenID provider")
-    issuer: str = Field(description="exactly the `iss` of its tokens; https, or http on loopback")
+    type: str
+    issuer: str | None = None
     audience: list[str] = Field(min_length=1, description="accepted `aud` values")
     max_ttl: Duration = Field(default=3600.0, description="a token older than this is refused, whatever it says")
     clock_skew: Duration = Field(
         default=30.0, description="how far clocks may differ when times in tokens are checked"
-    )
-    algorithms: list[Algorithm] = Field(
-        default=["RS256", "PS256", "ES256", "EdDSA"],
-        min_length=1,
-        description="signature algorithms that are accepted; all others are refused",
     )
     roles_claim: str = Field(default="roles", description="the claim that holds the caller's roles")
     groups_claim: str = Field(default="groups", description="the claim that holds the caller's groups")
     scope_claim: str = Field(default="scope", description="the claim that holds the caller's scopes")
     client_claim: str = Field(default="client_id", description="the claim that names the client application")
     certificate_bound: CertificateBound = "off"
+
+
+class OIDCProvider(TokenProvider):
+    """Bearer JWTs of an OpenID provider, checked against its published keys (RFC 7519, RFC 9068)."""
+
+    type: Literal["oidc"] = Field(description="bearer tokens of an OpenID provider")
+    issuer: str = Field(description="exactly the `iss` of its tokens; https, or http on loopback")
+    algorithms: list[Algorithm] = Field(
+        default=["RS256", "PS256", "ES256", "EdDSA"],
+        min_length=1,
+        description="signature algorithms that are accepted; all others are refused",
+    )
     ca: FilePath | None = Field(default=None, description="PEM file of a private CA for the provider's TLS")
     jwks_refresh: Duration = Field(default=300.0, description="how often the keys are fetched in the background")
     jwks_max_age: Duration = Field(
         default=86400.0, description="how long known keys serve while the provider is down"
     )
+
+
+class IntrospectionClient(Model):
+    """Who gatebook is to the provider, and how it proves it."""
+
+    id: ClientId = Field(description="the client id that the provider gave to gatebook")
+    method: Literal["basic", "post", "private_key_jwt"] = Field(
+        default="basic",
+        description="how it proves that: `secret` in a header, or in the form; or signing with `key` (RFC 7523)",
+    )
+    secret: Secret | None = Field(default=None, description="for basic and post: the client secret")
+    key: Secret | None = Field(
+        default=None, description="for private_key_jwt: the private key, PEM; EC keys sign fastest"
+    )
+    key_id: str | None = Field(default=None, min_length=1, description="for private_key_jwt: the key's `kid`")
+    algorithm: Algorithm | None = Field(
+        default=None, description="for private_key_jwt; default: RS256, EdDSA, or the one of the key's curve"
+    )
+    audience: str | None = Field(
+        default=None, min_length=1, description="for private_key_jwt: its `aud`; default: `issuer`, else `url`"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> IntrospectionClient:
+        wanted, other = ("key", "secret") if self.method == "private_key_jwt" else ("secret", "key")
+        if getattr(self, wanted) is None:
+            raise ValueError(f"{self.method} needs a {wanted}")
+        if getattr(self, other) is not None:
+            raise ValueError(f"{other}: not used by {self.method}")
+        return self
+
+
+class IntrospectionProvider(TokenProvider):
+    """Tokens that their provider is asked about (RFC 7662): opaque ones, and JWTs where it is to decide."""
+
+    type: Literal["introspection"] = Field(description="tokens that the provider is asked about")
+    issuer: str | None = Field(
+        default=None,
+        description="exactly the `iss` of its answers and JWTs; default: whatever no other provider claims",
+    )
+    url: str = Field(description="the introspection endpoint; https, or http on loopback")
+    client: IntrospectionClient = Field(description="who gatebook is to the provider")
+    cache: Duration = Field(
+        default=60.0, le=86400, description="how long an answer serves: a revoked token works this long at most"
+    )
+    accept_untyped: bool = Field(
+        default=False,
+        description="take answers without `token_type`, though a refresh token may then pass for an access token",
+    )
+    ca: FilePath | None = Field(default=None, description="PEM file of a private CA for the provider's TLS")
 
 
 class ApiKeyProvider(Model):
@@ -134,7 +218,9 @@ class GatebookProvider(Model):
     )
 
 
-Provider = Annotated[OIDCProvider | ApiKeyProvider | GatebookProvider, Discriminator("type")]
+Provider = Annotated[
+    OIDCProvider | IntrospectionProvider | ApiKeyProvider | GatebookProvider, Discriminator("type")
+]
 
 
 class Upstream(Model):

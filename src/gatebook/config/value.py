@@ -75,6 +75,20 @@ FilePath = Annotated[Path, BeforeValidator(_resolve)]
 Name = Annotated[str, Field(pattern=NAME, description="lower-case letters, digits, '-', '_', '.'")]
 
 
+# RFC 6749, appendix A.1: printable ASCII.
+ClientId = Annotated[str, Field(pattern=r"^[ -~]{1,256}$", description="printable ASCII")]
+
+
+def _environment_name(value: object) -> object:
+    # What stands here by mistake may be the secret itself: it is not shown.
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", value):
+        raise ValueError("expected a variable's name of letters, digits and '_', found something else")
+    return value
+
+
+EnvironmentName = Annotated[str, BeforeValidator(_environment_name)]
+
+
 def _method(value: str) -> str:
     if not re.fullmatch(r"[A-Z]{1,20}", value):
         raise ValueError("expected an HTTP method in capitals, such as GET")

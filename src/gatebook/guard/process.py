@@ -91,7 +91,7 @@ async def _reloads(
         try:
             configuration = effective.read(paths.effective)
             rules = Rules(configuration, keys, service.rules)
-            await identifier.reconfigure(configuration)
+            identifier.reconfigure(configuration)
         except (GatebookError, OSError, ValueError) as error:
             log.error("kept the old configuration: the new one cannot be used", error=str(error))
             continue

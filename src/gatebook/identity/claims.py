@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gatebook.config.model import OIDCProvider
+from gatebook.config.model import TokenProvider
 from gatebook.identity.jws import Unfit
 from gatebook.identity.types import Bound, Identity
 
@@ -19,6 +19,7 @@ MAX_NAME_LENGTH = 512
 
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256 in base64url
 _ACCESS_TYPES = ("jwt", "at+jwt", "application/at+jwt")
+_INTROSPECTED_TYPES = ("bearer", "dpop", "access", "access_token", "at+jwt")
 # What only an ID token (OpenID Connect Core 1.0, 2), a logout token or another security event holds.
 _NO_ACCESS_TOKEN = ("nonce", "at_hash", "c_hash", "s_hash", "events")
 
@@ -35,17 +36,39 @@ def check_type(header: dict[str, Any], claims: dict[str, Any]) -> None:
         raise Unfit("token_type")
 
 
+def check_introspected(claims: dict[str, Any], accept_untyped: bool) -> None:
+    """The same of an answer (RFC 7662, 2.2), which may be about any token of the provider's. Raises Unfit."""
+    if any(name in claims for name in _NO_ACCESS_TOKEN):
+        raise Unfit("token_type")
+    # Keycloak, Amazon Cognito and Ory Hydra say it in claims of their own, some without `token_type`.
+    said = [claims[name] for name in ("token_type", "typ", "token_use") if name in claims]
+    if not all(isinstance(kind, str) and kind.lower() in _INTROSPECTED_TYPES for kind in said):
+        raise Unfit("token_type")
+    if not said and not accept_untyped:
+        raise Unfit("token_type")
+    if str(claims.get("token_type")).lower() == "dpop" and "jkt" not in (claims.get("cnf") or ()):
+        raise Unfit("token_claims")  # bound, but it is not said to what
+
+
 def identify(
-    claims: dict[str, Any], name: str, provider: OIDCProvider, credential_sha256: bytes, now: float
+    claims: dict[str, Any],
+    name: str,
+    provider: TokenProvider,
+    credential_sha256: bytes,
+    now: float,
+    without_subject: object = None,
 ) -> Identity:
-    """Whose token it is, by all that `claims` say. Raises Unfit. `iss` has been compared before."""
+    """Whose token it is, by all that `claims` say: `without_subject`, where they have no `sub`. Raises Unfit.
+
+    `iss` has been compared before.
+    """
     _check_audience(claims.get("aud"), provider.audience)
     expires_at = _check_times(claims, provider, now)
-    subject = _name(claims.get("sub"))
+    subject = _name(claims.get("sub", without_subject))
     client = lookup(claims, provider.client_claim)
     return Identity(
         provider=name,
-        method="oidc",
+        method=provider.type,
         subject=subject,
         client=None if client is None else _name(client),
         roles=_names(lookup(claims, provider.roles_claim)),
@@ -60,16 +83,19 @@ def identify(
     )
 
 
-def lookup(claims: dict[str, Any], name: str) -> Any:
-    """The claim of this name; failing that, `a.b` is `b` within the object `a`. None when there is none."""
-    if name in claims:
-        return claims[name]
-    value: Any = claims
-    for part in name.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return None
-        value = value[part]
-    return value
+def lookup(claims: dict[str, Any], path: str) -> Any:
+    """The claim of this name; failing that, `a.b` is `b` within the object `a`. None when there is none.
+
+    Names may have dots in them, as URLs do: at each step the longest name that is there counts, and no other.
+    """
+    if path in claims:
+        return claims[path]
+    end = len(path)
+    while (end := path.rfind(".", 0, end)) > 0:
+        if path[:end] in claims:
+            inner = claims[path[:end]]
+            return lookup(inner, path[end + 1 :]) if isinstance(inner, dict) else None
+    return None
 
 
 def _bound(claims: dict[str, Any]) -> Bound | None:
@@ -92,7 +118,7 @@ def _check_audience(aud: object, accepted: list[str]) -> None:
         raise Unfit("token_audience")
 
 
-def _check_times(claims: dict[str, Any], provider: OIDCProvider, now: float) -> float:
+def _check_times(claims: dict[str, Any], provider: TokenProvider, now: float) -> float:
     """The moment from which on the token is refused."""
     skew_s, max_ttl_s = provider.clock_skew, provider.max_ttl
     exp, nbf, iat = (_time(claims, name) for name in ("exp", "nbf", "iat"))

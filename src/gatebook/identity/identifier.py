@@ -9,6 +9,7 @@ what a client sent.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -16,11 +17,19 @@ from typing import NamedTuple, TypeVar
 import httpx2
 
 from gatebook import kept
-from gatebook.config.model import ApiKeyProvider, Configuration, GatebookProvider, Provider
+from gatebook.config.model import (
+    ApiKeyProvider,
+    Configuration,
+    GatebookProvider,
+    IntrospectionProvider,
+    OIDCProvider,
+    Provider,
+)
 from gatebook.identity import api_key_file, binding, revocation_file
 from gatebook.identity.api_key import KeyRing
 from gatebook.identity.api_key_method import ApiKeyMethod
 from gatebook.identity.discovery import Discovery
+from gatebook.identity.introspection import IntrospectionMethod
 from gatebook.identity.jwks import KeySource
 from gatebook.identity.keyed import read_keys
 from gatebook.identity.method import Method, Source
@@ -63,7 +72,7 @@ class _Deployment:
 class Identifier:
     """`clock` is the wall clock, for what happens after a wait; `client` replaces the HTTP client.
 
-    Making one reads the providers' CA files and the keys of keyed hashes: raises EnvironmentFault.
+    Making one reads CA files, clients' secrets and the keys of keyed hashes: raises EnvironmentFault.
     """
 
     def __init__(
@@ -84,6 +93,7 @@ class Identifier:
         )
         self._sources: dict[str, Source] = {}
         self._sources, self._in_force = self._compile(configuration)
+        self._ending: set[asyncio.Task[None]] = set()  # sources of an earlier configuration
         self._started = False
 
     # -- its life ---------------------------------------------------------------------------------------
@@ -101,22 +111,23 @@ class Identifier:
         await self._revoked.stop()
         for source in self._sources.values():
             await source.stop()
+        await asyncio.gather(*self._ending)
 
-    async def reconfigure(self, configuration: Configuration) -> None:
+    def reconfigure(self, configuration: Configuration) -> None:
         """Providers that stayed the same keep their sources, but no verified token. Raises as the constructor.
 
-        Where it raises, nothing has changed. It does not give way to other tasks once it has: so the caller
-        may switch its own part in the same breath.
+        Where it raises, nothing has changed. It does not give way to other tasks: so the caller may switch its
+        own part in the same breath.
         """
         before = self._sources
-        sources, deployment = self._compile(configuration)
+        self._sources, self._in_force = self._compile(configuration)
         for name, source in before.items():
-            if sources.get(name) is not source:
-                await source.stop()
-        self._sources = sources
-        self._in_force = deployment
+            if self._sources.get(name) is not source:
+                ending = asyncio.get_running_loop().create_task(source.stop())
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
         if self._started:
-            for source in sources.values():
+            for source in self._sources.values():
                 source.start()
 
     def _compile(self, configuration: Configuration) -> tuple[dict[str, Source], _Deployment]:
@@ -132,6 +143,11 @@ class Identifier:
                 own = self._kept(name, provider, OwnKeys) or OwnKeys(provider, self._paths.portal_jwks)
                 sources[name] = own
                 methods[name] = OIDCMethod(name, as_oidc(configuration, provider), own, self._clock, provider.type)
+                continue
+            if isinstance(provider, IntrospectionProvider):
+                others = _issuers(configuration) - {provider.issuer}
+                asking = IntrospectionMethod(name, provider, others, self._clock, self._client)
+                sources[name] = methods[name] = asking
                 continue
             keys = self._kept(name, provider, KeySource)
             if keys is None:
@@ -204,6 +220,16 @@ class Identifier:
             return Refusal("credential_revoked", identity.provider)
         terms = self._in_force.terms.get(identity.provider, binding.NONE)
         return binding.confirm(identity, presented, terms)
+
+
+def _issuers(configuration: Configuration) -> frozenset[str]:
+    """Whose tokens some provider of the configuration is there for."""
+    named = {
+        p.issuer for p in configuration.identity.values() if isinstance(p, (OIDCProvider, IntrospectionProvider))
+    }
+    if configuration.token_service is not None:
+        named.add(configuration.own_issuer)
+    return frozenset(issuer for issuer in named if issuer)
 
 
 def _weightier(first: Refusal | None, second: Refusal) -> Refusal:

@@ -8,6 +8,7 @@ for anybody may sign with it. A document that is no JWKS at all is a ValueError.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from joserfc.errors import JoseError
@@ -88,6 +89,15 @@ def parse_jwks(data: bytes) -> Keys:
         if not any(key[:3] == other[:3] for other in keys):
             keys.append(key)
     return Keys(keys, ignored)
+
+
+def algorithms_of(jwk: Mapping[str, Any]) -> frozenset[str]:
+    """By which this public key may sign, whatever it says itself; none if it is no key that `parse_jwks` takes."""
+    plain = {name: jwk[name] for name in ("kty", "crv", "n", "e", "x", "y") if name in jwk}
+    try:
+        return _key(plain).algorithms
+    except (ValueError, JoseError, TypeError):
+        return frozenset()
 
 
 class _Passed(ValueError):

@@ -15,7 +15,8 @@ from collections.abc import Callable
 import structlog
 
 from gatebook.config.model import OIDCProvider
-from gatebook.identity.discovery import Discovery, Unusable
+from gatebook.identity.discovery import Discovery
+from gatebook.identity.fetch import Unusable
 from gatebook.identity.jwk import NONE, Keys
 
 REFETCH_S = 10.0

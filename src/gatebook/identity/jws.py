@@ -74,6 +74,12 @@ def parse(token: bytes) -> Compact:
     return Compact(token, header, alg, kid, payload)
 
 
+def sign(header: dict[str, Any], payload: bytes, key: JoseKey) -> bytes:
+    """A token of `header`, which names the algorithm, and `payload`: what `signed_by` says yes to."""
+    alg: str = header["alg"]
+    return jws.serialize_compact(header, payload, key, registry=_Registry(algorithms=[alg])).encode()
+
+
 def signed_by(compact: Compact, key: JoseKey, alg: str) -> bool:
     """Whether the signature is of this key by this algorithm, which the caller chose and the header names."""
     if compact.alg != alg:

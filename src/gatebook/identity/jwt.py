@@ -46,6 +46,14 @@ def read(token: bytes) -> Token:
     return Token(compact, claims, issuer)
 
 
+def issuer_of(token: bytes) -> str | None:
+    """Whose it claims to be; None for what is no token in form, or names nobody."""
+    try:
+        return read(token).issuer
+    except Unfit:
+        return None
+
+
 def verify(
     token: Token, name: str, provider: OIDCProvider, keys: Keys, credential_sha256: bytes, now: float
 ) -> Verified:

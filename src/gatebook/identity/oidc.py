@@ -16,7 +16,7 @@ from gatebook.config.model import OIDCProvider
 from gatebook.identity.cache import TokenCache
 from gatebook.identity.jwk import Keys
 from gatebook.identity.jws import Unfit
-from gatebook.identity.jwt import Token, Verified, may_be_of_a_newer_key, read, verify
+from gatebook.identity.jwt import Token, may_be_of_a_newer_key, read, verify
 from gatebook.identity.keyed import signed_sha256
 from gatebook.identity.types import Credential, Identity, Refusal
 
@@ -77,7 +77,8 @@ class OIDCMethod:
             verified = verify(token, self._name, self._provider, keys, signed_sha256(credential), now)
         except Unfit as error:
             return Refusal(error.reason, self._name)
-        if self._method != verified.identity.method:
-            verified = Verified(structs.replace(verified.identity, method=self._method), verified.mark)
-        self._cache.put(credential.sha256(), verified)
-        return verified.identity
+        identity = verified.identity
+        if self._method != identity.method:
+            identity = structs.replace(identity, method=self._method)
+        self._cache.put(credential.sha256(), identity, verified.mark, identity.expires_at)
+        return identity

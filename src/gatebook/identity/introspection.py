@@ -1,0 +1,210 @@
+"""The method `introspection`: tokens that their provider is asked about (RFC 7662).
+
+In: a bearer token. Out: an Identity, or a Refusal. The answer must say `active: true` and is then judged as the
+claims of a JWT are. It serves for `cache`, but not past its `exp`; a refusal for NEGATIVE_S. Requests with one
+token ask once. Where the provider is down, slow, confused or flooded, nobody is let in on its word but those for
+whom it still serves. A JWT of an issuer that another provider is there for is never sent to this one. Never
+raises for what a client sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import structlog
+
+from gatebook.config.model import IntrospectionProvider
+from gatebook.identity import claims as claim
+from gatebook.identity.cache import TokenCache
+from gatebook.identity.client_auth import ClientAuth
+from gatebook.identity.fetch import Unusable, ask, is_local, new_client, patience, tls_context
+from gatebook.identity.jws import Unfit
+from gatebook.identity.jwt import issuer_of
+from gatebook.identity.keyed import signed_sha256
+from gatebook.identity.strict import parse_object
+from gatebook.identity.types import Credential, Identity, Refusal
+
+STEP_S = 2.0  # for connecting, writing, the next piece of an answer
+TOTAL_S = 3.0
+NEGATIVE_S = 5.0  # a refusal is remembered so long, or as long as an answer if that is shorter
+MAX_NEGATIVE = 16_384
+MAX_BODY_BYTES = 64 << 10
+CONNECTIONS = 32
+MAX_ASKING = 256  # at a time; whoever comes then has to come again
+# Tokens that were asked about only to be refused. Beyond this, unknown tokens are refused without a question.
+MAX_REFUSED_PER_S = 50.0
+_BURST_S = 2.0
+
+log = structlog.get_logger("identity")
+
+
+class IntrospectionMethod:
+    """A Source too: its connections and what it learned end with the configuration.
+
+    `others` are the issuers that the other providers of the configuration are there for. Making one reads the
+    client's secret and the CA file: raises EnvironmentFault.
+    """
+
+    takes = frozenset({"bearer"})
+
+    def __init__(
+        self,
+        name: str,
+        provider: IntrospectionProvider,
+        others: frozenset[str],
+        clock: Callable[[], float],
+        client: httpx2.AsyncClient | None = None,
+    ) -> None:
+        self.provider = provider
+        self._name = name
+        self._others = others
+        self._clock = clock
+        self._auth = ClientAuth(provider.client, provider.issuer or provider.url)
+        self._context = None if is_local(provider.url) else tls_context(provider.ca)
+        self._client, self._is_own = client, client is None
+        self._cache = TokenCache()
+        self._refused = _Refused()
+        self._asking: dict[bytes, asyncio.Task[Identity | Refusal]] = {}
+        self._complaint = ""
+        self._stopped = False
+
+    # -- its life ---------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """There is nothing to do before somebody asks."""
+
+    async def stop(self) -> None:
+        self._stopped = True
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._is_own and self._client is not None:
+            await self._client.aclose()
+
+    # -- one token --------------------------------------------------------------------------------------
+    def recall(self, credential: Credential, now: float) -> Identity | Refusal | None:
+        digest = credential.sha256()
+        return self._cache.get(digest, _OF_NO_KEY, now) or self._refused.get(digest, now)
+
+    async def verify(self, credential: Credential, now: float) -> Identity | Refusal:
+        known = self.recall(credential, now)
+        if known is not None:
+            return known
+        if not self._is_ours(credential.value):
+            return Refusal("token_issuer")
+        digest = credential.sha256()
+        task = self._asking.get(digest)
+        if task is None:
+            if self._stopped or len(self._asking) >= MAX_ASKING or self._refused.is_flooded():
+                return Refusal("provider_unavailable", self._name)
+            task = self._asking[digest] = asyncio.get_running_loop().create_task(self._answer(credential))
+            task.add_done_callback(lambda _: self._asking.pop(digest, None))
+        # Unlike awaiting it, waiting for a task neither cancels it nor is cancelled with it.
+        await asyncio.wait({task})
+        return Refusal("provider_unavailable", self._name) if task.cancelled() else task.result()
+
+    def _is_ours(self, token: bytes) -> bool:
+        issuer = issuer_of(token)
+        if issuer is None:
+            return True
+        return issuer == self.provider.issuer if self.provider.issuer else issuer not in self._others
+
+    async def _answer(self, credential: Credential) -> Identity | Refusal:
+        """Asks, judges and remembers, for all who wait."""
+        began = self._clock()
+        try:
+            told = await self._introspect(credential.value)
+            answer = self._judge(told, signed_sha256(credential), began)
+        except Unusable as error:
+            self._complain(str(error))
+            return Refusal("provider_unavailable", self._name)
+        except Exception:
+            log.exception("token not introspected: a fault of ours", provider=self._name)
+            return Refusal("provider_unavailable", self._name)
+        if self._complaint:
+            log.info("introspection works again", provider=self._name)
+            self._complaint = ""
+        if isinstance(answer, Identity):
+            # From when it was asked, since what is true then may not be so when the answer comes; and never past
+            # `exp`, which is the provider's word by the provider's clock.
+            until = min(began + self.provider.cache, told["exp"], answer.expires_at)
+            self._cache.put(credential.sha256(), answer, None, until, began)
+        else:
+            self._refused.put(credential.sha256(), answer, began + min(NEGATIVE_S, self.provider.cache), began)
+        return answer
+
+    async def _introspect(self, token: bytes) -> dict[str, Any]:
+        """Raises Unusable."""
+        if self._client is None:
+            self._client = new_client(self._context, STEP_S, CONNECTIONS)
+        async with patience(STEP_S, TOTAL_S):
+            try:
+                data = await self._post(self._client, token)
+            except (httpx2.NetworkError, httpx2.RemoteProtocolError):
+                # A kept connection that the provider was just closing; asking again changes nothing there.
+                data = await self._post(self._client, token)
+        try:
+            return parse_object(data)
+        except ValueError as error:
+            raise Unusable(f"its answer cannot be used: {error}") from None
+
+    async def _post(self, client: httpx2.AsyncClient, token: bytes) -> bytes:
+        form, headers = self._auth.prove(self._clock())
+        asked = {"token": token.decode("ascii"), "token_type_hint": "access_token", **form}
+        return await ask(client, self.provider.url, MAX_BODY_BYTES, asked, headers)
+
+    def _judge(self, told: dict[str, Any], digest: bytes, now: float) -> Identity | Refusal:
+        """Raises Unusable for what is no answer."""
+        active = told.get("active")
+        if active is False:
+            return Refusal("token_inactive", self._name)
+        if active is not True:
+            raise Unusable("its answer does not say whether the token is active")
+        try:
+            issuer, wanted = told.get("iss"), self.provider.issuer
+            if (wanted and issuer != wanted) or (isinstance(issuer, str) and issuer in self._others - {wanted}):
+                raise Unfit("token_issuer")
+            claim.check_introspected(told, self.provider.accept_untyped)
+            # RFC 9068, 2.2: where no person is involved, the client is the subject.
+            return claim.identify(told, self._name, self.provider, digest, now, told.get("client_id"))
+        except Unfit as error:
+            return Refusal(error.reason, self._name)
+
+    def _complain(self, why: str) -> None:
+        if why != self._complaint:
+            self._complaint = why
+            log.warning("tokens cannot be introspected", provider=self._name, why=why)
+
+
+_OF_NO_KEY = frozenset((None,))
+
+
+class _Refused:
+    """Tokens that were refused a moment ago, and whether there are too many of them."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[bytes, tuple[Refusal, float, float]] = OrderedDict()
+        self._paid_s = float("-inf")  # by the loop's clock: when the provider has recovered from what it was asked
+
+    def get(self, digest: bytes, now: float) -> Refusal | None:
+        entry = self._entries.get(digest)
+        if entry is None:
+            return None
+        refusal, since, until = entry
+        if since <= now < until:
+            return refusal
+        del self._entries[digest]
+        return None
+
+    def put(self, digest: bytes, refusal: Refusal, until: float, now: float) -> None:
+        self._entries[digest] = (refusal, now, until)
+        while len(self._entries) > MAX_NEGATIVE:
+            self._entries.popitem(last=False)
+        self._paid_s = max(self._paid_s, asyncio.get_running_loop().time()) + 1 / MAX_REFUSED_PER_S
+
+    def is_flooded(self) -> bool:
+        return self._paid_s - asyncio.get_running_loop().time() > _BURST_S
