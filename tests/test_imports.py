@@ -36,11 +36,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "portal": "config record wire paths kept identity redact ownlog guard errors",
         "recorder": "config record wire paths redact scrub ledger ownlog errors",
         "access": "config record paths ledger errors",
+        "trial": "config record paths identity policy redact scrub errors",
         "starter": "config paths certificates errors ledger.keys",
         "preflight": "config paths certificates policy limits redact gateway errors ledger.keys",
         "supervisor": "config record wire paths preflight gateway recorder ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
-        "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo errors",
+        "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
+        " ownlog errors",
         "__main__": "cli",
         "__init__": "",
     }.items()

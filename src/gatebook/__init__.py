@@ -21,8 +21,10 @@ reason          one word out of a closed list for why a decision fell as it did
 record          the exact JSON bytes that an entry commits to
 recorder        the process that alone writes the ledger
 route           a path template with methods, an upstream and rules
-rule            one line of a route's `allow`
+rule            one line of a route's `deny` or `allow`
 segment         a file of frames: the write-ahead log and the encrypted store in one
+shadow          of a rule: evaluated and recorded, not enforced
+trial           the judging of a request that nobody has sent
 upstream        a service behind the gateway
 """
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Literal
 
 import structlog
 
 
-def configure(role: str) -> None:
-    """`role` names the process in each line."""
+def configure(role: str, least: Literal["info", "warning"] = "info") -> None:
+    """`role` names the process in each line; below `least` nothing is said."""
 
     def _name(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         return {"role": role, "pid": os.getpid(), **event}
@@ -38,5 +39,6 @@ def configure(role: str) -> None:
             structlog.processors.format_exc_info if not terminal else structlog.processors.StackInfoRenderer(),
             last,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

@@ -51,7 +51,7 @@ def _gatebook(
 
 
 def _register() -> None:
-    for name in ("init", "check", "config", "key", "run", "demo", "log", "show", "verify", "version"):
+    for name in ("init", "check", "config", "key", "explain", "run", "demo", "log", "show", "verify", "version"):
         importlib.import_module(f"gatebook.cli.{name}").register(app)
 
 

@@ -80,6 +80,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tls_sni: str | None = None
 
 
+class Read(NamedTuple):
+    """An expression's value, or why it has none, in CEL's own words."""
+
+    value: Any
+    error: str | None
+
+
 class Condition(NamedTuple):
     """A compiled expression and the variables its text can possibly name.
 
@@ -99,10 +106,35 @@ class Condition(NamedTuple):
             return None
         return result if result is True or result is False else None
 
+    def read(self, match: Match, identity: Identity | None, facts: Facts, now: float) -> Read:
+        """The value of any expression, for people: slower than `holds`, and never what decides."""
+        try:
+            value = self.program.eval(data=_values(self.names, match, identity, facts, now))
+            found = value.plain_value()
+        except Exception as error:  # as in `holds`
+            return Read(None, _words(str(error)))
+        return Read(None, _words(str(found))) if value.type() == cel.Type.ERROR else Read(found, None)
+
+
+def _words(error: str) -> str:
+    """CEL's words, without its own codes: `NOT_FOUND: Key not found in map : "b"` -> `no key "b"`."""
+    words = error.partition(": ")[2] if error.partition(": ")[0].isupper() else error
+    words = re.sub(r'^No value with name "([^"]*)" found in Activation$', r"\1 is not there", words)
+    return re.sub(r"^Key not found in map : ", "no key ", words)
+
 
 @lru_cache(maxsize=4096)
 def compile_condition(text: str) -> Condition:
     """Raises ValueError, with CEL's own words and position, unless `text` is an expression of type bool."""
+    condition = compile_value(text)
+    kind = condition.program.return_type()
+    if kind not in (cel.Type.BOOL, cel.Type.DYN):  # what is dynamic is checked at each request
+        raise ValueError(f"is of type {kind.name()}")
+    return condition
+
+
+def compile_value(text: str) -> Condition:
+    """An expression of any type. Raises ValueError as `compile_condition` does."""
     if len(text.encode()) > MAX_EXPRESSION_BYTES:
         raise ValueError(f"longer than {MAX_EXPRESSION_BYTES} bytes")
     try:
@@ -110,9 +142,6 @@ def compile_condition(text: str) -> Condition:
     except RuntimeError as error:
         words = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
         raise ValueError(words.removeprefix("ERROR: ").replace("<input>:", "").strip()) from None
-    kind = program.return_type()
-    if kind not in (cel.Type.BOOL, cel.Type.DYN):  # what is dynamic is checked at each request
-        raise ValueError(f"is of type {kind.name()}")
     # A variable can only be named by spelling its last word, so this leaves out none that is used.
     names = tuple(name for name in VARIABLES if name.rpartition(".")[2] in text)
     return Condition(program, names, _constant(program))

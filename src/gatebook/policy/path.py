@@ -25,7 +25,7 @@ _QUERY = re.compile(r"[^\x00-\x20\x7f#]*")
 
 # Escapes that are never needed (of letters, digits, "-", ".", "_", "~"), that change a path's structure
 # for somebody ("/", "\", ";", "?", "#", control bytes), or that are escapes again once decoded.
-_FORBIDDEN_ESCAPE = re.compile(
+FORBIDDEN_ESCAPE = re.compile(
     r"%(?:[01][0-9A-Fa-f]|2[3DEFdef]|3[0-9BFbf]|4[1-9A-Fa-f]|5[0-9AaCcFf]|6[1-9A-Fa-f]|7[0-9AaEeFf]"
     r"|25(?:[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}))"
 )
@@ -39,7 +39,7 @@ def segments_of(path: str) -> list[str] | None:
     segments = path[1:].split("/")
     if "%" not in path:
         return segments
-    if _FORBIDDEN_ESCAPE.search(path) is not None:
+    if FORBIDDEN_ESCAPE.search(path) is not None:
         return None
     for position, segment in enumerate(segments):
         if "%" in segment:

@@ -1,0 +1,205 @@
+"""`gatebook explain`: the verdict and its reasons on a terminal, and real credentials verified but never shown."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import io
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.identity.mint import claims, ec_key, mint
+from tests.identity.provider import Provider
+
+from gatebook import starter
+
+Run = Callable[..., Any]
+READER = '{"roles": ["reader"]}'
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    starter.initialise(tmp_path, "acme", datetime.datetime.now(datetime.UTC))
+    return tmp_path / "gatebook.yaml"
+
+
+@pytest.fixture
+def issuer() -> Iterator[str]:
+    """A provider's, in a thread of its own: the command has its own loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    provider = Provider(ec_key("k").jwk(kid="k"))
+    asyncio.run_coroutine_threadsafe(provider.up(), loop).result(10)
+    yield provider.issuer
+    asyncio.run_coroutine_threadsafe(provider.down(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_text_says_route_caller_rules_and_verdict(run: Run, config: Path) -> None:
+    ran = run("explain", "GET", "/orders/7", "--as", READER, "-c", str(config))
+    assert ran.code == 0
+    assert ran.out.splitlines() == [
+        "GET /orders/7",
+        "  route     read-order, /orders/{order_id}, order_id = 7",
+        "  identity  partners: somebody, roles reader; as given, not verified",
+        "  allow     readers: holds; decides",
+        "              yes roles admin or reader; held reader",
+        "  verdict   allow 200: rule readers",
+        "  limit     per-caller: 100 in 60 s per identity; not counted here",
+    ]
+
+
+def test_denial_is_an_answer_too_so_the_exit_code_is_0(run: Run, config: Path) -> None:
+    ran = run("explain", "GET", "/orders/7", "--as", "{}", "-c", str(config))
+    assert ran.code == 0
+    assert "verdict   deny 403: no_rule" in ran.out
+
+
+def test_json_is_the_whole_explanation(run: Run, config: Path) -> None:
+    found = run("explain", "GET", "/orders/7", "--as", READER, "--json", "-c", str(config)).json()
+    assert found["verdict"]["verdict"] == "allow"
+    assert found["route"]["name"] == "read-order"
+
+
+def test_miss_says_why(run: Run, config: Path) -> None:
+    assert "none: it has an empty segment (//)" in run("explain", "GET", "//orders/7", "-c", str(config)).out
+    out = run("explain", "GET", "/Orders/7", "-c", str(config)).out
+    assert "near      read-order, GET /orders/{order_id}: differs in letter case" in out
+    assert "the path exists, with GET, HEAD" in run("explain", "PUT", "/healthz", "-c", str(config)).out
+
+
+def test_nobody_needs_no_keys(run: Run, config: Path) -> None:
+    (config.parent / "state").rename(config.parent / "away")
+    ran = run("explain", "GET", "/orders/7", "-c", str(config))
+    assert "no credential; accepted: partners" in ran.out
+    assert "deny 401: credential_missing" in ran.out
+
+
+def key(run: Run, config: Path, *more: str) -> str:
+    told = run(
+        "key",
+        "create",
+        "--identity",
+        "partners",
+        "--roles",
+        "reader",
+        "--ttl",
+        "1h",
+        "--json",
+        "-c",
+        str(config),
+        *more,
+    )
+    return str(told.json()["key"])
+
+
+def test_api_key_from_a_file_is_verified_and_not_shown(run: Run, config: Path) -> None:
+    text = key(run, config)
+    path = config.parent / "key.txt"
+    path.write_text(text + "\n")
+    for form in ((), ("--json",)):
+        ran = run("explain", "GET", "/orders/7", "--token", str(path), "-c", str(config), *form)
+        assert text not in ran.out + ran.err
+        assert text[13:30] not in ran.out + ran.err
+    assert ran.json()["identity"]["verified"] is True
+    assert ran.json()["verdict"]["rule"] == "readers"
+
+
+def test_api_key_that_is_nobodys_is_refused_as_by_a_guard(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = config.parent / "key.txt"
+    path.write_text("gbk_wrong")
+    ran = run("explain", "GET", "/orders/7", "--token", str(path), "-c", str(config))
+    assert "identity  refused: key_malformed" in ran.out
+    assert "deny 401: key_malformed" in ran.out
+
+
+def with_provider(config: Path, issuer: str) -> None:
+    text = config.read_text()
+    text = text.replace(
+        "identity:\n", f'identity:\n  staff: {{type: oidc, issuer: "{issuer}", audience: [orders-api]}}\n', 1
+    )
+    config.write_text(text.replace("identity: [partners]", "identity: [partners, staff]", 1))
+
+
+def token(issuer: str, **changed: Any) -> str:
+    now = time.time()
+    said = claims(**{"iss": issuer, "iat": now - 10, "exp": now + 300, **changed})
+    return mint(said, {"alg": "ES256", "kid": "k"}, ec_key("k").sign).decode()
+
+
+def test_token_is_verified_by_the_providers_keys_and_not_shown(run: Run, config: Path, issuer: str) -> None:
+    with_provider(config, issuer)
+    path = config.parent / "token.txt"
+    for said, verdict in ((token(issuer), "rule"), (token(issuer, exp=time.time() - 99), "token_expired")):
+        path.write_text(said)
+        ran = run("explain", "GET", "/orders/7", "--token", str(path), "--json", "-c", str(config))
+        assert ran.json()["verdict"]["reason"] == verdict
+        assert said not in ran.out + ran.err
+    path.write_text(token(issuer)[:-6] + "AAAAAA")
+    ran = run("explain", "GET", "/orders/7", "--token", str(path), "--json", "-c", str(config))
+    assert ran.json()["verdict"]["reason"] == "token_signature"
+
+
+def test_token_may_come_from_stdin(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = key(run, config)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert run("explain", "GET", "/orders/7", "--token", "-", "--json", "-c", str(config)).json()["identity"][
+        "verified"
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "two words", "Bearer eyJhbGciOi", "a\x00b", "x" * 70000])
+def test_file_that_holds_no_token_alone_is_refused_without_showing_it(
+    run: Run, config: Path, content: str
+) -> None:
+    path = config.parent / "token.txt"
+    path.write_text(content)
+    ran = run("explain", "GET", "/orders/7", "--token", str(path), "-c", str(config))
+    assert ran.code == 3
+    assert "not a token alone" in ran.err
+    assert not content or content not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--as", "{}", "--token", "x"), "either --token or --as"),
+        (("--as", '{"role": 1}'), "role: Extra inputs"),
+        (("--as", "nope"), "expected a JSON object"),
+        (("--as", '{"roles": "reader"}'), "roles: Input should be a valid"),
+        (("--as", '{"provider": "nobody"}'), "no provider is called nobody"),
+        (("--header", "x-tenant"), "expected NAME=VALUE"),
+        (("--at", "yesterday"), "expected a time such as"),
+    ],
+)
+def test_wrong_use_is_told(run: Run, config: Path, arguments: tuple[str, ...], said: str) -> None:
+    ran = run("explain", "GET", "/orders/7", "-c", str(config), *arguments)
+    assert ran.code == 2
+    assert said in " ".join(ran.err.replace("│", " ").split())
+
+
+def test_configuration_that_is_wrong_is_told_with_its_line(run: Run, config: Path) -> None:
+    config.write_text(config.read_text().replace("roles: [reader, admin]", "when: 'nope'"))
+    ran = run("explain", "GET", "/orders/7", "--as", "{}", "--json", "-c", str(config))
+    (problem,) = json.loads(ran.out)["error"]["problems"]
+    assert (ran.code, problem["line"] > 0, problem["key"]) == (2, True, "routes[1].allow[0].when")
+
+
+def test_headers_address_and_time_reach_the_conditions(run: Run, config: Path) -> None:
+    rule = 'request.headers["x-tenant"] == "a=b" && client.address == "10.0.0.1" && now.getFullYear() == 2030'
+    config.write_text(config.read_text().replace("roles: [reader, admin]", f"when: '{rule}'"))
+    asked = ("explain", "GET", "/orders/7", "--as", "{}", "-c", str(config))
+    given = ("--header", "X-Tenant=a=b", "--address", "10.0.0.1", "--at", "2030-05-01T00:00:00Z")
+    assert "allow 200" in run(*asked, *given).out
+    assert "deny 403" in run(*asked, *given[2:]).out
