@@ -8,10 +8,13 @@ wait in `held`. `Aside` runs one in a thread of its own, for guards that are pro
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
+
+import uvloop
 
 from gatebook import record, wire
 
@@ -132,6 +135,16 @@ async def until(holds: Callable[[], Any], what: str = "that") -> None:
     while not holds():
         assert asyncio.get_running_loop().time() < end, f"waited in vain for {what}"
         await asyncio.sleep(0.001)
+
+
+def looped(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test that is a coroutine function, on a loop as guards have it."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        uvloop.run(test(*args, **kwargs))
+
+    return run
 
 
 class Aside:

@@ -30,6 +30,7 @@ BEAT_S = 0.5
 log = structlog.get_logger("guard")
 
 _BEAT = wire.pack(wire.Status())
+_OWN_FAULT = "an error of the guard's own"
 
 Told = Callable[[int | None], None]
 Handle = Callable[[wire.Reply | None], None]
@@ -92,8 +93,6 @@ class RecorderClient:
 
     async def pseudonym(self, name: str) -> str:
         """32 hex digits; durable. Raises RecorderUnavailable."""
-        if not self.up:
-            raise RecorderUnavailable("no recorder")
         reply = await self._ask(wire.Pseudonym(name), wire.Pseudonymous)
         assert isinstance(reply, wire.Pseudonymous)  # noqa: S101 - `_wrong` has looked
         return reply.pseudonym.hex()
@@ -106,6 +105,11 @@ class RecorderClient:
 
     async def _ask(self, message: wire.Message, expects: type[wire.Reply]) -> wire.Reply:
         """One question, one answer of that type. Raises RecorderUnavailable."""
+        if not self.up:
+            raise RecorderUnavailable("no recorder")
+        return await self._answered(message, expects)
+
+    async def _answered(self, message: wire.Message, expects: type[wire.Reply]) -> wire.Reply:
         data = wire.pack(message)
         if self._link is None:
             raise RecorderUnavailable("it hung up")
@@ -214,15 +218,16 @@ class RecorderClient:
             except (OSError, RecorderUnavailable) as error:  # a TimeoutError is an OSError
                 self._fail(str(error) or "no answer when connecting")
             except Exception:
-                log.exception("error in the connection to the recorder")
-                self._fail("an error of the guard's own")
+                if self._complaint != _OWN_FAULT:
+                    log.exception("error in the connection to the recorder")
+                self._fail(_OWN_FAULT)
             await asyncio.sleep(RETRY_S)
 
     async def _connect(self) -> None:
         """Up only once it has said that its ledger is open, and complete. Raises OSError, RecorderUnavailable."""
         async with asyncio.timeout(self.timeout_s):
             await asyncio.get_running_loop().create_unix_connection(lambda: _Link(self), self._path)
-            stands = await self._ask(wire.Status(), wire.Stands)
+            stands = await self._answered(wire.Status(), wire.Stands)
         assert isinstance(stands, wire.Stands)  # noqa: S101 - `_wrong` has looked
         if stands.size < self._next_index:
             raise RecorderUnavailable(
