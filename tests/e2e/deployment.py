@@ -24,7 +24,9 @@ import httpx2
 from tests.e2e.issuer import Issuer
 from tests.e2e.upstream import Upstream
 
+from gatebook.errors import EnvironmentFault
 from gatebook.paths import Paths
+from gatebook.supervisor import control
 
 DEADLINE_S = 30.0
 GATEBOOK = (sys.executable, "-m", "gatebook")
@@ -160,9 +162,11 @@ class Deployment:
         return self.cli("reload", "-c", str(self.config), check=False)
 
     def status(self) -> dict[str, Any]:
-        done = self.cli("status", "--json", "-c", str(self.config), check=False)
-        found: dict[str, Any] = json.loads(done.stdout or "{}")
-        return found
+        """As `gatebook status --json` says it, asked without a process of its own: it is asked again and again."""
+        try:
+            return control.ask(self.paths.control_socket, "status")
+        except EnvironmentFault:
+            return {}
 
     def pid(self, role: str) -> int:
         (found,) = [p["pid"] for p in self.status()["processes"] if p["role"] == role]

@@ -88,6 +88,15 @@ def refusal(running: Deployment, answer: httpx2.Response, status: int, reason: s
     return found
 
 
+def test_status_says_how_it_stands_to_people_and_to_scripts(running: Deployment) -> None:
+    told = json.loads(running.cli("status", "--json", "-c", str(running.config)).stdout)
+    assert told["ready"] is True
+    assert told["configuration"] == running.status()["configuration"]
+    said = running.cli("status", "-c", str(running.config)).stdout
+    assert said.startswith("ready: https://127.0.0.1:")
+    assert [line.split()[0] for line in said.splitlines()[-3:]] == ["recorder", "guard", "gateway"]
+
+
 def test_no_token_is_401(running: Deployment) -> None:
     answer = running.ask("/orders/1")
     refusal(running, answer, 401, "credential_missing", "client")

@@ -16,7 +16,8 @@ from gatebook.recorder.journal import Journal
 from gatebook.wire import Item
 
 REFUSED = "connect() failed (111: Connection refused) while connecting to upstream"
-SHORT = "upstream prematurely closed connection while reading upstream"
+SHORT = "upstream prematurely closed connection while sending to client"
+RETRIED = "upstream prematurely closed connection while reading response header from upstream"
 
 
 class Ledger:
@@ -118,6 +119,27 @@ def test_answer_that_is_no_http_is_the_upstreams_doing(log: Log) -> None:
     log.error("upstream sent no valid HTTP/1.0 header while reading response header from upstream", "/orders/1")
     log.line(index, "009", "200")
     assert log.outcomes() == [(index, "invalid_response")]
+
+
+def test_try_that_was_repeated_with_success_is_no_error(log: Log) -> None:
+    index = log.decide("/orders/1")
+    log.error(RETRIED, "/orders/1")
+    log.line(index, "200", "502, 200")
+    assert log.outcomes() == [(index, None)]
+
+
+def test_requests_for_one_path_on_one_connection_have_their_own_words_each(log: Log) -> None:
+    indices = [log.decide("/down") for _ in range(3)]
+    for index in indices:
+        log.error(REFUSED, "/down")
+        log.line(index, "502", "502")
+    assert log.outcomes() == [(index, "connect_refused") for index in indices]
+
+
+def test_failure_without_words_is_not_taken_for_the_upstreams_answer(log: Log) -> None:
+    index = log.decide("/down")
+    log.line(index, "502", "502")
+    assert log.outcomes() == [(index, "bad_gateway")]
 
 
 def test_masked_path_matches_by_connection_alone(log: Log) -> None:

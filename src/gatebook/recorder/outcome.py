@@ -95,12 +95,11 @@ _CLIENT = re.compile(r", client: ([0-9a-fA-F.:]+)")
 _REQUEST = re.compile(r', request: "(\S+ [^\s?"]*)')
 
 # What an answer can suffer that had begun well: nginx has sent 200 by then, and counts the request as complete.
-_CUT_SHORT = (
-    "upstream prematurely closed connection while reading upstream",
-    "timed out) while reading upstream",
-    "(104: Connection reset by peer) while reading upstream",
-    "upstream sent no valid HTTP",
-    "upstream sent invalid chunked response while reading upstream",
+_CUT_SHORT = re.compile(
+    r"upstream prematurely closed connection while (?!reading response header)"
+    r"|upstream timed out .* while (?:reading upstream|sending to client)"
+    r"|recv\(\) failed .* while (?:reading upstream|sending to client)"
+    r"|upstream sent (?:no valid HTTP|invalid chunked)"
 )
 
 
@@ -136,7 +135,7 @@ def explain(status: int | None, line: LogLine, words: Sequence[str]) -> ErrorPar
     """Whose doing an unsuccessful answer was; None for one that went well."""
     complete = line.ok == "OK"
     if (status is None or status < 400) and complete:
-        short = next((text for text in words if any(part in text for part in _CUT_SHORT)), None)
+        short = next((text for text in words if _CUT_SHORT.match(text)), None)
         cause = _by_words(short) if short is not None else None
         if short is not None and cause is not None:
             return ErrorPart(source=cause.source, detail=cause.detail, message=cut(short, 500))
@@ -152,7 +151,8 @@ def explain(status: int | None, line: LogLine, words: Sequence[str]) -> ErrorPar
         cause = _by_words(text)
         if cause is not None and status in _FITS.get(cause.detail, frozenset({status})):
             return ErrorPart(source=cause.source, detail=cause.detail, message=cut(text, 500))
-    if upstream is not None and upstream == status:
+    answered = _last_text(line.uh) not in ("", "-")
+    if upstream is not None and upstream == status and answered:
         return ErrorPart(source="upstream", detail="upstream_status")
     if status is None or status < 400:
         return ErrorPart(source="network", detail="response_incomplete") if not complete else None

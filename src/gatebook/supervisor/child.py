@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -62,6 +63,13 @@ class Child:
     @property
     def pid(self) -> int | None:
         return self.process.pid if self.process is not None and self.running else None
+
+    def offspring(self) -> set[int]:
+        """Process ids of its own children, such as nginx's workers; those accept, once they are there."""
+        try:
+            return {int(text) for text in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()}
+        except (OSError, ValueError):
+            return set()
 
     def start(self) -> None:
         """Raises OSError when the program cannot be run."""

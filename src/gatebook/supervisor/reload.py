@@ -73,11 +73,16 @@ class Reload:
         new = await asyncio.to_thread(_checked, supervisor.config, old)
         kept = new.model_copy(update={"upstreams": {**old.upstreams, **new.upstreams}})
         files = render.render(kept, supervisor.paths, supervisor.facts)
-        if new.digest() != old.digest():
-            await self._apply(old, new)
-        # From here on the new configuration is on record; a crash now starts with it.
-        supervisor.configuration = new
+        before = {name: (supervisor.paths.nginx / name).read_bytes() for name in files}
         nginx.write(files, supervisor.paths.nginx)
+        # A crash here: the gateway's next start reads the new file, which the next start of all writes anew.
+        if new.digest() != old.digest():
+            try:
+                await self._apply(old, new)
+            except BaseException:
+                nginx.write(before, supervisor.paths.nginx)
+                raise
+        # From here on the new configuration is on record; a crash now starts with it.
         digest = new.digest().hex()
         if new.needs_portal and supervisor.portal is None and not await supervisor.start_portal(SWITCH_S):
             log.error("the portal does not answer yet; its pages are 503 until it does")
@@ -93,6 +98,7 @@ class Reload:
                 await self._switched(supervisor.portal, digest, supervisor.portal_status)
             else:
                 await supervisor.stop_portal()
+        supervisor.configuration = new
         return new.digest() != old.digest()
 
     async def _apply(self, old: Configuration, new: Configuration) -> None:
@@ -116,10 +122,10 @@ class Reload:
     async def _switch_gateway(self) -> None:
         """New workers read the new files; the old ones finish what they have begun."""
         gateway = self._supervisor.gateway
-        before = _children(gateway.pid)
+        before = gateway.offspring()
         gateway.signal(signal.SIGHUP)
         deadline = time.monotonic() + SWITCH_S
-        while gateway.running and not _children(gateway.pid) - before:
+        while gateway.running and not gateway.offspring() - before:
             if time.monotonic() > deadline:
                 log.error("the gateway has not started new workers; see its error log")
                 return
@@ -153,14 +159,6 @@ def _checked(config: Path, old: Configuration) -> Configuration:
     if problems or found.configuration is None:
         raise ConfigError(problems)
     return found.configuration
-
-
-def _children(pid: int | None) -> set[int]:
-    """Process ids of a process's children."""
-    try:
-        return {int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-    except (OSError, ValueError):
-        return set()
 
 
 def _plain(problem: Problem) -> dict[str, Any]:

@@ -189,7 +189,7 @@ class Supervisor:
         answer = [await self.guard_status(number) for number in range(len(self.guards))]
         if self.portal is not None:
             answer.append(await self.portal_status())
-        ready = self.started and stands is not None and self.gateway.running
+        ready = self.started and stands is not None and bool(self.gateway.offspring())
         return {
             "ready": ready and all(map(_is_ready, answer)),
             "pid": os.getpid(),
