@@ -235,6 +235,31 @@ def test_ca_files_of_providers_and_upstreams(made: Deployment) -> None:
     assert "holds no certificate" in said[1]
 
 
+def test_secrets_that_are_only_named(made: Deployment) -> None:
+    put(made, "key.pem", b"nonsense")
+    put(made, "open.secret", b"hunter2")
+    (made.folder / "tls" / "key.pem").chmod(0o600)
+    (made.folder / "tls" / "open.secret").chmod(0o644)
+    clients = {
+        "one": "secret: {file: tls/missing.secret}",
+        "two": "secret: {file: tls/open.secret}",
+        "three": "secret: {env: GATEBOOK_TEST_NOT_SET}",
+        "four": "method: private_key_jwt, key: {file: tls/key.pem}",
+    }
+    asked = "type: introspection, url: 'https://login.acme.example/introspect', audience: [a]"
+    lines = [f"  {name}: {{{asked}, client: {{id: g, {client}}}}}\n" for name, client in clients.items()]
+    made.change("identity:\n", "identity:\n" + "".join(lines))
+    said = made.problems()
+    assert len(said) == 4
+    assert said[0].startswith("identity.one.client.secret: ")
+    assert "no such file" in said[0]
+    assert "mode 0644 lets others at a secret" in said[1]
+    assert "GATEBOOK_TEST_NOT_SET: not set" in said[2]
+    assert said[3].startswith("identity.four.client.key: ")
+    assert "holds no private key" in said[3]
+    assert "hunter2" not in "".join(said)
+
+
 # -- addresses -------------------------------------------------------------------------------------------
 @pytest.fixture
 def taken(made: Deployment) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """A certified OpenID provider (npm's oidc-provider) as a process of its own, and a client of it.
 
-`with serve({"reader": Client(roles=["reader"])}) as provider:` gives the issuer and tokens signed with
-RS256. Nothing of gatebook is in it: what it issues is what a stranger's software would issue. The
+`with serve({"reader": Client(roles=["reader"])}) as provider:` gives the issuer and tokens, signed with RS256 or
+opaque. Nothing of gatebook is in it: what it issues is what a stranger's software would issue. The
 process ends with the pipe to it, so that it never outlives the tests, whatever becomes of them.
 """
 
@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import httpx2
 
@@ -29,6 +30,9 @@ class Client:
     secret: str = "a-secret-of-tests"
     claims: Mapping[str, Any] = field(default_factory=dict)
     lifetime_s: int = 300
+    format: Literal["jwt", "opaque"] = "jwt"
+    auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = "client_secret_basic"
+    keys: tuple[Mapping[str, Any], ...] = ()  # public ones, for private_key_jwt
 
 
 @dataclass(frozen=True)
@@ -36,19 +40,35 @@ class Provider:
     issuer: str
     clients: Mapping[str, Client]
 
-    def get_token(self, client: str, audience: str = "orders-api", scope: str = "orders:read") -> str:
-        """An access token by client_credentials; raises on any answer but 200."""
+    def get_token(
+        self, client: str, audience: str = "orders-api", scope: str = "orders:read", proof: str | None = None
+    ) -> str:
+        """An access token by client_credentials, bound by `proof` (DPoP); raises on any answer but 200."""
+        form = {"grant_type": "client_credentials", "resource": f"urn:{audience}", "scope": scope}
+        answer = self._post("/token", client, form, {} if proof is None else {"DPoP": proof})
+        token = answer.json()["access_token"]
+        assert isinstance(token, str)
+        return token
+
+    def revoke(self, client: str, token: str) -> None:
+        self._post("/token/revocation", client, {"token": token})
+
+    def introspect(self, client: str, token: str) -> Any:
+        return self._post("/token/introspection", client, {"token": token}).json()
+
+    def _post(
+        self, path: str, client: str, form: Mapping[str, str], headers: Mapping[str, str] = MappingProxyType({})
+    ) -> httpx2.Response:
         answer = httpx2.post(
-            f"{self.issuer}/token",
+            self.issuer + path,
             auth=(client, self.clients[client].secret),
-            data={"grant_type": "client_credentials", "resource": f"urn:{audience}", "scope": scope},
+            data=dict(form),
+            headers=headers,
             timeout=_DEADLINE_S,
             trust_env=False,
         )
         answer.raise_for_status()
-        token = answer.json()["access_token"]
-        assert isinstance(token, str)
-        return token
+        return answer
 
 
 @contextmanager
@@ -58,7 +78,14 @@ def serve(clients: Mapping[str, Client]) -> Iterator[Provider]:
     assert node, "no node here: `make test` installs it"
     assert (PEERS / "node_modules").is_dir(), "no oidc-provider here: `make test` installs it"
     told = {
-        name: {"secret": c.secret, "claims": dict(c.claims), "lifetime": c.lifetime_s}
+        name: {
+            "secret": c.secret,
+            "claims": dict(c.claims),
+            "lifetime": c.lifetime_s,
+            "format": c.format,
+            "auth": c.auth,
+            **({"keys": c.keys} if c.keys else {}),
+        }
         for name, c in clients.items()
     }
     process = subprocess.Popen(

@@ -1,9 +1,11 @@
 // A certified OpenID provider on loopback, for tests: `node provider.mjs CLIENTS`.
 //
-// CLIENTS is JSON: {"<id>": {"secret": "...", "claims": {...}, "lifetime": seconds}}. Each client may ask for
-// an RS256 JWT access token by client_credentials, for any resource `urn:<audience>`; without one the
-// audience is `orders-api`. The first line on stdout is the issuer. Keys are made at the start and kept
-// nowhere. The process ends with its standard input, so that no test leaves it behind.
+// CLIENTS is JSON: {"<id>": {"secret": "...", "claims": {...}, "lifetime": seconds, "format": "jwt" | "opaque",
+// "auth": "client_secret_basic" | "client_secret_post" | "private_key_jwt", "keys": [JWK, ...]}}. Each client may
+// ask for an access token by client_credentials, an RS256 JWT or an opaque one, for any resource `urn:<audience>`;
+// without one the audience is `orders-api`. Each may introspect and revoke tokens, and have them bound to a DPoP
+// key. The first line on stdout is the issuer. Keys are made at the start and kept nowhere. The process ends with
+// its standard input, so that no test leaves it behind.
 
 import { generateKeyPairSync, randomUUID } from "node:crypto";
 import { once } from "node:events";
@@ -25,7 +27,7 @@ function resourceServer(_ctx, resource, client) {
     scope: SCOPES,
     audience: resource.replace(/^urn:/, ""),
     accessTokenTTL: clients[client.clientId].lifetime ?? 300,
-    accessTokenFormat: "jwt",
+    accessTokenFormat: clients[client.clientId].format ?? "jwt",
     jwt: { sign: { alg: "RS256" } },
   };
 }
@@ -38,9 +40,11 @@ const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
   jwks: { keys: [signingKey()] },
   scopes: SCOPES.split(" "),
-  clients: Object.entries(clients).map(([id, { secret }]) => ({
+  clients: Object.entries(clients).map(([id, { secret, auth, keys }]) => ({
     client_id: id,
-    client_secret: secret,
+    client_secret: keys ? undefined : secret,
+    token_endpoint_auth_method: auth ?? "client_secret_basic",
+    jwks: keys ? { keys } : undefined,
     grant_types: ["client_credentials"],
     response_types: [],
     redirect_uris: [],
@@ -49,6 +53,9 @@ const provider = new Provider(issuer, {
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
+    dPoP: { enabled: true },
+    introspection: { enabled: true },
+    revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
       defaultResource: () => "urn:orders-api",

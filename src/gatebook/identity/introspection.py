@@ -38,6 +38,7 @@ MAX_ASKING = 256  # at a time; whoever comes then has to come again
 # Tokens that were asked about only to be refused. Beyond this, unknown tokens are refused without a question.
 MAX_REFUSED_PER_S = 50.0
 _BURST_S = 2.0
+LOG_S = 10.0
 
 log = structlog.get_logger("identity")
 
@@ -69,7 +70,7 @@ class IntrospectionMethod:
         self._cache = TokenCache()
         self._refused = _Refused()
         self._asking: dict[bytes, asyncio.Task[Identity | Refusal]] = {}
-        self._complaint = ""
+        self._said, self._said_s = "", float("-inf")
         self._stopped = False
 
     # -- its life ---------------------------------------------------------------------------------------
@@ -120,14 +121,12 @@ class IntrospectionMethod:
             told = await self._introspect(credential.value)
             answer = self._judge(told, signed_sha256(credential), began)
         except Unusable as error:
-            self._complain(str(error))
+            self._say(str(error))
             return Refusal("provider_unavailable", self._name)
         except Exception:
             log.exception("token not introspected: a fault of ours", provider=self._name)
             return Refusal("provider_unavailable", self._name)
-        if self._complaint:
-            log.info("introspection works again", provider=self._name)
-            self._complaint = ""
+        self._say("")
         if isinstance(answer, Identity):
             # From when it was asked, since what is true then may not be so when the answer comes; and never past
             # `exp`, which is the provider's word by the provider's clock.
@@ -165,8 +164,7 @@ class IntrospectionMethod:
         if active is not True:
             raise Unusable("its answer does not say whether the token is active")
         try:
-            issuer, wanted = told.get("iss"), self.provider.issuer
-            if (wanted and issuer != wanted) or (isinstance(issuer, str) and issuer in self._others - {wanted}):
+            if self.provider.issuer and told.get("iss") != self.provider.issuer:
                 raise Unfit("token_issuer")
             claim.check_introspected(told, self.provider.accept_untyped)
             # RFC 9068, 2.2: where no person is involved, the client is the subject.
@@ -174,10 +172,16 @@ class IntrospectionMethod:
         except Unfit as error:
             return Refusal(error.reason, self._name)
 
-    def _complain(self, why: str) -> None:
-        if why != self._complaint:
-            self._complaint = why
+    def _say(self, why: str) -> None:
+        """Into the log, when it is something new. A client may be able to make it change: hence LOG_S."""
+        now_s = asyncio.get_running_loop().time()
+        if why == self._said or now_s - self._said_s < LOG_S:
+            return
+        self._said, self._said_s = why, now_s
+        if why:
             log.warning("tokens cannot be introspected", provider=self._name, why=why)
+        else:
+            log.info("introspection works again", provider=self._name)
 
 
 _OF_NO_KEY = frozenset((None,))
