@@ -58,6 +58,7 @@ def _register() -> None:
         "key",
         "client",
         "explain",
+        "policy",
         "run",
         "demo",
         "log",
