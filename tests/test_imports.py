@@ -33,12 +33,14 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "limits": "config record errors identity.types",
         "redact": "config record errors identity.types scrub",
         "guard": "config record wire paths identity policy limits redact ownlog errors",
-        "portal": "config record wire paths kept identity limits redact ownlog guard errors",
+        "portal": "config record wire paths kept identity redact ownlog guard errors",
         "recorder": "config record wire paths redact scrub ledger ownlog errors",
         "access": "config record paths ledger errors",
         "trial": "config record paths identity policy redact scrub errors",
         "starter": "config paths certificates errors ledger.keys",
-        "preflight": "config paths certificates policy limits redact gateway errors ledger.keys",
+        # What is wrong with authorities and revocation lists, the guard's own readers say.
+        "preflight": "config paths certificates policy limits redact gateway errors ledger.keys"
+        " identity.chain identity.crl_watch",
         "supervisor": "config record wire paths preflight gateway recorder ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"

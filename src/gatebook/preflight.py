@@ -14,6 +14,7 @@ import os
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from gatebook.config.model import Configuration, Listener, Secret
 from gatebook.config.source import Location
 from gatebook.errors import EnvironmentFault, GatebookError, Problem
 from gatebook.gateway import nginx, render
+from gatebook.identity.chain import Authorities
+from gatebook.identity.crl_watch import problem_of
 from gatebook.paths import Paths, check_private
 
 
@@ -181,6 +184,36 @@ def _secret(named: Secret, location: Location, is_key: bool) -> Findings:
             yield _Finding(location, f"{named.file or named.env}: {message}", expected, fatal)
 
 
+def _clients(configuration: Configuration) -> Findings:
+    """The authorities of client certificates, and their revocation lists.
+
+    Lists age by themselves and are the business of others: what is wrong with them shuts their own provider's
+    holders out, but nobody else.
+    """
+    now = time.time()
+    for name, provider in configuration.identity.items():
+        if provider.type != "mtls":
+            continue
+        location: Location = ("identity", name, "ca")
+        pem = yield from _pem(provider.ca, location, secret=False)
+        if pem is None:
+            continue
+        try:
+            authorities = Authorities(pem)
+        except ValueError as error:
+            yield _Finding(location, f"{provider.ca}: {error}", "the authorities' certificates in PEM")
+            continue
+        for authority in authorities.all:
+            if authority.not_valid_after_utc.timestamp() <= now:
+                said = f"{provider.ca}: {authority.subject.rfc4514_string()!r} has expired"
+                yield _Finding(location, said, "its successor; its certificates open nothing", fatal=False)
+        if provider.crl is not None:
+            why = problem_of(provider.crl, authorities, now)
+            if why:
+                said = f"{provider.crl}: {why}; until it is in order no certificate of {name} opens anything"
+                yield _Finding(("identity", name, "crl"), said, "a current list of each authority", fatal=False)
+
+
 def _pem(path: Path, location: Location, secret: bool) -> Generator[_Finding, None, bytes | None]:
     findings = list(_file(path, location, secret))
     yield from findings
@@ -278,6 +311,7 @@ _CHECKS: tuple[Callable[[Configuration], Findings], ...] = (
     _tls,
     _authorities,
     _secrets,
+    _clients,
     _addresses,
     _nginx,
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.pki import DAY, HOUR, Authority
 
 from gatebook import certificates, starter
 from gatebook.config.load import load
@@ -356,3 +357,47 @@ def test_role_that_is_not_declared_is_an_error_with_the_nearest(made: Deployment
         "routes[1].allow[0].roles[0]: no role is called 'reader'",
     ]
     assert "did you mean `raeder`?" in made.check().err
+
+
+def test_authorities_of_client_certificates_are_looked_into(made: Deployment) -> None:
+    made.change("identity:\n", "identity:\n  hosts: {type: mtls, ca: hosts.pem, subject: common_name}\n")
+    assert made.problems() == [f"identity.hosts.ca: {made.folder / 'hosts.pem'}: no such file or directory"]
+    authority = Authority("root", made.folder)
+    for data, why in (
+        (b"", "holds no certificate that can be read"),
+        (
+            authority.issue().certificate.read_bytes(),
+            "certificate 1 cannot vouch for others: it is no authority's, by what it says of itself",
+        ),
+    ):
+        (made.folder / "hosts.pem").write_bytes(data)
+        assert made.problems() == [f"identity.hosts.ca: {made.folder / 'hosts.pem'}: {why}"]
+    (made.folder / "hosts.pem").write_bytes(authority.pem)
+    assert made.problems() == made.warnings() == []
+    old = Authority("old", made.folder, start=-DAY, end=-HOUR)
+    (made.folder / "hosts.pem").write_bytes(authority.pem + old.pem)
+    assert made.problems() == []
+    assert made.warnings() == [f"identity.hosts.ca: {made.folder / 'hosts.pem'}: 'CN=old' has expired"]
+
+
+def test_revocation_lists_that_are_of_no_use_are_warned_of(made: Deployment) -> None:
+    authority = Authority("root", made.folder)
+    (made.folder / "hosts.pem").write_bytes(authority.pem)
+    hosts = "{type: mtls, ca: hosts.pem, crl: crl.pem, subject: common_name}"
+    made.change("identity:\n", f"identity:\n  hosts: {hosts}\n")
+    path = made.folder / "crl.pem"
+
+    def warning() -> str:
+        assert made.problems() == []  # it shuts nobody out but the holders of these certificates
+        (found,) = made.warnings()
+        assert found.startswith(f"identity.hosts.crl: {path}: ")
+        assert found.endswith("; until it is in order no certificate of hosts opens anything")
+        return found
+
+    assert "no such file" in warning()
+    path.write_bytes(Authority("other", made.folder).crl())
+    assert "no authority of the provider signed it" in warning()
+    path.write_bytes(authority.crl(start=-DAY, end=-HOUR))
+    assert "a list has run out" in warning()
+    path.write_bytes(authority.crl())
+    assert made.warnings() == []

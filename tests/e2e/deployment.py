@@ -23,6 +23,7 @@ from typing import Any
 import httpx2
 from tests.e2e.issuer import Issuer
 from tests.e2e.upstream import Upstream
+from tests.pki import Pair
 
 from gatebook.errors import EnvironmentFault
 from gatebook.paths import Paths
@@ -215,15 +216,23 @@ class Deployment:
         return f"https://localhost:{self.port}"
 
     @contextlib.contextmanager
-    def client(self, **more: Any) -> Iterator[httpx2.Client]:
-        with httpx2.Client(
-            base_url=self.url, verify=self.tls, timeout=DEADLINE_S, trust_env=False, **more
-        ) as client:
+    def client(self, certificate: Pair | None = None, **more: Any) -> Iterator[httpx2.Client]:
+        tls = self.tls
+        if certificate is not None:
+            tls.load_cert_chain(*certificate)
+        with httpx2.Client(base_url=self.url, verify=tls, timeout=DEADLINE_S, trust_env=False, **more) as client:
             yield client
 
-    def ask(self, path: str, token: str | None = None, method: str = "GET", **more: Any) -> httpx2.Response:
+    def ask(
+        self,
+        path: str,
+        token: str | None = None,
+        method: str = "GET",
+        certificate: Pair | None = None,
+        **more: Any,
+    ) -> httpx2.Response:
         headers = {**more.pop("headers", {}), **({"Authorization": f"Bearer {token}"} if token else {})}
-        with self.client() as client:
+        with self.client(certificate) as client:
             return client.request(method, path, headers=headers, **more)
 
     def reader(self, subject: str = "alice", **claims: Any) -> str:

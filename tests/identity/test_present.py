@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tests.identity.deployment import configuration
 from tests.identity.mint import oidc
 
-from gatebook.config.model import ApiKeyProvider
+from gatebook.config.model import ApiKeyProvider, MTLSProvider
 from gatebook.identity.present import plan, present
 from gatebook.identity.types import Credential, Presented, Refusal
 
@@ -73,6 +74,26 @@ def test_what_the_route_does_not_take_is_the_upstream_s() -> None:
     assert found([KEY, KEY, BEARER], ("staff",)) == TOKEN
     assert found([KEY], ("staff",)) is None
     assert found([BEARER], ("partners",)) is None
+
+
+def test_certificate_is_a_credential_where_one_is_taken_and_nothing_else_was_sent() -> None:
+    mtls = MTLSProvider(type="mtls", ca=Path("ca.pem"), subject="common_name")
+    known = configuration(staff=oidc(), partners=ApiKeyProvider(type="api_key"), hosts=mtls)
+
+    def shown(headers: list[tuple[bytes, bytes]], *accept: str, certificate: bytes = b"DER") -> Any:
+        return present(Presented(headers, "GET", "https://api.acme.example/", certificate), plan(known, accept))
+
+    own = Credential("certificate", b"DER")
+    assert shown([], "hosts") == shown([], "staff", "hosts") == own
+    assert shown([], "hosts", certificate=b"") is None
+    assert shown([], "staff", "partners") is None
+    assert shown([BEARER, KEY], "hosts") == own  # the upstream's, both
+    # It belongs to the connection: beside what was sent with the request it is no second credential.
+    assert shown([BEARER], "hosts", "staff") == TOKEN
+    assert shown([KEY], "hosts", "partners") == Credential("api_key", b"gbk_1", "partners")
+    assert shown([BEARER, BEARER], "hosts", "staff") == AMBIGUOUS
+    assert shown([(b"authorization", b"Bearer")], "hosts", "staff") == MALFORMED
+    assert shown([(b"authorization", b"Basic eDp5")], "hosts", "staff") == own
 
 
 def test_unknown_provider_takes_nothing() -> None:

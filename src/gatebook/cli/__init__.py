@@ -51,22 +51,7 @@ def _gatebook(
 
 
 def _register() -> None:
-    nouns = (
-        "init",
-        "check",
-        "config",
-        "key",
-        "client",
-        "explain",
-        "policy",
-        "run",
-        "demo",
-        "log",
-        "show",
-        "verify",
-        "version",
-    )
-    for name in nouns:
+    for name in ("init", "check", "config", "key", "explain", "run", "demo", "log", "show", "verify", "version"):
         importlib.import_module(f"gatebook.cli.{name}").register(app)
 
 

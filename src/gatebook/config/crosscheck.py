@@ -183,12 +183,16 @@ def _bindings(source: Source, data: Any) -> Iterator[Problem]:
     """What client certificates need elsewhere in the file."""
     listeners = [_mapping(listener) for listener in _list(_mapping(data).get("listen"))]
     for name, provider in _mapping(_mapping(data).get("identity")).items():
-        if _mapping(provider).get("certificate_bound", "off") != "off" and not any(
-            "tls" in it for it in listeners
-        ):
-            location = ("identity", name, "certificate_bound")
-            message = "client certificates without TLS"
-            yield source.problem(source.value_at(location), dotted(location), message, "a listener with tls")
+        said = _mapping(provider)
+        asking = {
+            "type": said.get("type") == "mtls",
+            "certificate_bound": said.get("certificate_bound", "off") != "off",
+        }
+        for key, asks in asking.items():
+            if asks and not any("tls" in listener for listener in listeners):
+                location = ("identity", name, key)
+                message = "client certificates without TLS"
+                yield source.problem(source.value_at(location), dotted(location), message, "a listener with tls")
 
 
 def is_safe_url(url: str) -> bool:

@@ -46,14 +46,12 @@ _PATTERNS = {
 }
 
 
-def explain(error: ValidationError, source: Source, root: type[BaseModel] = Configuration) -> list[Problem]:
-    """One problem for each error of validating as `root`, ordered by line and column."""
-    errors = [(e, _walk(e["loc"], root)) for e in error.errors(include_url=False)]
-    meant = {place for e, walked in errors if e["type"] == "extra_forbidden" and (place := _meant(walked))}
+def explain(error: ValidationError, source: Source) -> list[Problem]:
+    """One problem for each error, ordered by line and column."""
+    errors = error.errors(include_url=False)
+    meant = {place for e in errors if e["type"] == "extra_forbidden" and (place := _meant(_walk(e["loc"])))}
     found = [
-        _problem(e, walked, source)
-        for e, walked in errors
-        if not (e["type"] == "missing" and walked.location in meant)
+        _problem(e, source) for e in errors if not (e["type"] == "missing" and _walk(e["loc"]).location in meant)
     ]
     return sorted(found, key=lambda p: (p.line, p.column))
 
@@ -66,11 +64,7 @@ def _meant(unknown: _Walked) -> Location | None:
 
 def unknown_keys(error: ValidationError) -> list[Location]:
     """Where the keys stand that no model knows, deepest first: without them more can be checked."""
-    where = [
-        _walk(e["loc"], Configuration).location
-        for e in error.errors(include_url=False)
-        if e["type"] == "extra_forbidden"
-    ]
+    where = [_walk(e["loc"]).location for e in error.errors(include_url=False) if e["type"] == "extra_forbidden"]
     return sorted(where, key=len, reverse=True)
 
 
@@ -85,8 +79,8 @@ def _closest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found and not name.replace(".", "").isdigit() else None
 
 
-def _problem(error: ErrorDetails, walked: _Walked, source: Source) -> Problem:
-    location, owner, model = walked
+def _problem(error: ErrorDetails, source: Source) -> Problem:
+    location, owner, model = _walk(error["loc"])
     kind, context = error["type"], error.get("ctx", {})
     description = _description(owner, location[-1]) if location else ""
     if kind == "extra_forbidden":
@@ -172,10 +166,10 @@ class _Walked(NamedTuple):
     model: type[BaseModel] | None  # the model that the location leads to, if it leads to one
 
 
-def _walk(loc: Iterable[str | int], root: type[BaseModel]) -> _Walked:
+def _walk(loc: Iterable[str | int]) -> _Walked:
     location: Location = ()
     owner: type[BaseModel] | None = None
-    kind: Any = root
+    kind: Any = Configuration
     for part in loc:
         tagged = _branches(kind)
         if part == "[key]":

@@ -218,8 +218,39 @@ class GatebookProvider(Model):
     )
 
 
+CertificateField = Literal[
+    "san_uri",
+    "san_dns",
+    "san_email",
+    "distinguished_name",
+    "common_name",
+    "organization",
+    "organizational_unit",
+    "user_id",
+]
+
+
+class MTLSProvider(Model):
+    """Client certificates of certain authorities (mutual TLS). Has listeners ask for a certificate."""
+
+    type: Literal["mtls"] = Field(description="client certificates")
+    ca: FilePath = Field(
+        description="PEM file: the authorities whose certificates open, intermediates included; nobody else's do"
+    )
+    crl: FilePath | None = Field(
+        default=None,
+        description="PEM file of revocation lists, a current one of each authority; watched for changes",
+    )
+    subject: CertificateField = Field(description="what of a certificate names its holder; it must be there once")
+    roles: dict[str, list[str]] = Field(default={}, description="roles by subject")
+    roles_field: CertificateField | None = Field(
+        default=None, description="what of a certificate names roles besides, such as organizational_unit"
+    )
+    groups_field: CertificateField | None = Field(default=None, description="what of a certificate names groups")
+
+
 Provider = Annotated[
-    OIDCProvider | IntrospectionProvider | ApiKeyProvider | GatebookProvider, Discriminator("type")
+    OIDCProvider | IntrospectionProvider | ApiKeyProvider | MTLSProvider | GatebookProvider, Discriminator("type")
 ]
 
 
@@ -420,7 +451,11 @@ class Configuration(Model):
     @property
     def asks_for_certificates(self) -> bool:
         """Whether a client's TLS certificate can open anything."""
-        return any(getattr(provider, "certificate_bound", "off") != "off" for provider in self.identity.values())
+        return any(
+            isinstance(provider, MTLSProvider)
+            or (isinstance(provider, TokenProvider) and provider.certificate_bound != "off")
+            for provider in self.identity.values()
+        )
 
     @property
     def origin(self) -> str:

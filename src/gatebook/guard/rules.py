@@ -212,4 +212,8 @@ def _shadow(ruling: Ruling) -> record.ShadowPart:
 def _challenge(configuration: Configuration, route: Route) -> str:
     names = [] if route.identity == "none" else route.identity
     types = {configuration.identity[name].type for name in names}
-    return f'{"ApiKey" if types == {"api_key"} else "Bearer"} realm="{configuration.name}"'
+    if types <= {"api_key", "mtls"}:
+        scheme = "ApiKey" if "api_key" in types else "ClientCertificate"
+    else:
+        scheme = "Bearer"
+    return f'{scheme} realm="{configuration.name}"'

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 from typing import NamedTuple
 
-from gatebook.config.model import Binding, Provider
+from gatebook.config.model import Binding, Provider, TokenProvider
 from gatebook.identity.types import Identity, Presented, Refusal
 
 
@@ -27,7 +27,7 @@ NONE = Terms("off")
 
 
 def terms(provider: Provider) -> Terms:
-    return Terms(getattr(provider, "certificate_bound", "off"))
+    return Terms(provider.certificate_bound) if isinstance(provider, TokenProvider) else NONE
 
 
 def confirm(identity: Identity, presented: Presented, known: Terms) -> Refusal | None:

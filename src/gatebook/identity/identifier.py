@@ -22,17 +22,20 @@ from gatebook.config.model import (
     Configuration,
     GatebookProvider,
     IntrospectionProvider,
+    MTLSProvider,
     OIDCProvider,
     Provider,
 )
 from gatebook.identity import api_key_file, binding, revocation_file
 from gatebook.identity.api_key import KeyRing
 from gatebook.identity.api_key_method import ApiKeyMethod
+from gatebook.identity.crl_watch import CRLWatch
 from gatebook.identity.discovery import Discovery
 from gatebook.identity.introspection import IntrospectionMethod
 from gatebook.identity.jwks import KeySource
 from gatebook.identity.keyed import read_keys
 from gatebook.identity.method import Method, Source
+from gatebook.identity.mtls import MTLSMethod, read_authorities
 from gatebook.identity.oidc import OIDCMethod
 from gatebook.identity.own import OwnKeys, as_oidc
 from gatebook.identity.present import Plan, plan, present
@@ -148,6 +151,13 @@ class Identifier:
                 others = _issuers(configuration) - {provider.issuer}
                 asking = IntrospectionMethod(name, provider, others, self._clock, self._client)
                 sources[name] = methods[name] = asking
+                continue
+            if isinstance(provider, MTLSProvider):
+                authorities = read_authorities(provider.ca)
+                lists = None if provider.crl is None else CRLWatch(provider, provider.crl, authorities)
+                if lists is not None:
+                    sources[name] = lists
+                methods[name] = MTLSMethod(name, provider, authorities, lists)
                 continue
             keys = self._kept(name, provider, KeySource)
             if keys is None:

@@ -1,8 +1,9 @@
 """Finds the one credential of a request, among its header fields and for its route's providers.
 
 In: what a request shows, hostile. Out: a Credential, a Refusal, or None when nothing was presented. Only what
-the route's providers take is looked at: the key headers of those that take keys, and a bearer token if there is
-one of another type. Two credentials are never weighed against each other: that is credential_ambiguous.
+the route's providers take is looked at: the key headers of those that take keys, a bearer token if there is one of
+another type, and where neither was sent, the TLS certificate if one takes those. Two credentials are never weighed
+against each other: that is credential_ambiguous.
 RFC 6750, 2.1 is the only way to send a token; never in a query or a body. Pure.
 """
 
@@ -12,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from gatebook.config.model import ApiKeyProvider, Configuration
+from gatebook.config.model import ApiKeyProvider, Configuration, MTLSProvider
 from gatebook.identity.jws import MAX_TOKEN_BYTES
 from gatebook.identity.types import Credential, Presented, Refusal
 
@@ -27,22 +28,25 @@ class Plan(NamedTuple):
 
     bearer: bool
     key_headers: dict[bytes, str]
+    certificate: bool = False
 
 
 def plan(configuration: Configuration, accept: Iterable[str]) -> Plan:
-    bearer = False
+    bearer = certificate = False
     key_headers: dict[bytes, str] = {}
     for name in accept:
         provider = configuration.identity.get(name)
         if isinstance(provider, ApiKeyProvider):
             key_headers.setdefault(provider.header.lower().encode(), name)
+        elif isinstance(provider, MTLSProvider):
+            certificate = True
         elif provider is not None:
             bearer = True
-    return Plan(bearer, key_headers)
+    return Plan(bearer, key_headers, certificate)
 
 
 def present(presented: Presented, wanted: Plan) -> Credential | Refusal | None:
-    bearer, key_headers = wanted
+    bearer, key_headers, certificate = wanted
     authorization = key = provider = None
     for name, value in presented.headers:
         if name == AUTHORIZATION:
@@ -59,7 +63,12 @@ def present(presented: Presented, wanted: Plan) -> Credential | Refusal | None:
         if authorization is not None:
             return Refusal("credential_ambiguous")
         return Credential("api_key", key, provider)
-    return None if authorization is None else _token(authorization)
+    found = None if authorization is None else _token(authorization)
+    if found is None and certificate and presented.certificate:
+        # Beside a token or a key it is no second credential: it belongs to the connection, and shows itself with
+        # each request, whatever that one is to be. A token may be bound to it.
+        return Credential("certificate", presented.certificate)
+    return found
 
 
 def _token(authorization: bytes) -> Credential | Refusal | None:

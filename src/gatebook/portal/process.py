@@ -1,9 +1,8 @@
 """The portal's process: start, reload, stop.
 
-In: the state folder. Serves its socket until SIGTERM, then finishes what it has begun. SIGHUP reads the
-effective configuration anew: if it cannot be used, the old one stays in force and `/status` goes on naming it.
-The socket is made by us, mode 0600, in a folder that is ours alone. Never listens before everything that it
-needs is there.
+In: the state folder. Serves its socket until SIGTERM, then finishes what it has begun. SIGHUP reads the effective
+configuration anew: if it cannot be used, the old one stays in force and `/status` goes on naming it. The socket is
+made by us, mode 0600, in a folder that is ours alone. Never listens before everything that it needs is there.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 import uvicorn
@@ -32,10 +30,8 @@ from gatebook.paths import Paths, check_private
 from gatebook.portal import metadata
 from gatebook.portal.app import Application, Page, Portal
 from gatebook.portal.call import Scribe
-from gatebook.portal.desk import Desk
 from gatebook.portal.metadata import Metadata
 from gatebook.portal.signing import Schedule, Signing
-from gatebook.portal.token import TokenService
 
 BACKLOG = 512
 MAX_CONCURRENT = 512
@@ -46,13 +42,6 @@ KEEP_ALIVE_S = 75  # longer than nginx keeps an idle connection: who closes firs
 log = structlog.get_logger("portal")
 
 
-class Lasting(NamedTuple):
-    """What stays while configurations come and go."""
-
-    signing: Signing
-    desk: Desk
-
-
 class _Server(uvicorn.Server):
     """uvicorn's, without its signal handlers: signals are ours."""
 
@@ -61,31 +50,22 @@ class _Server(uvicorn.Server):
         yield
 
 
-def lifetime_s(configuration: Configuration) -> float:
-    """The longest that something signed here can be good, by any clock."""
-    service = configuration.token_service
-    return 0.0 if service is None else service[1].access_ttl + service[1].clock_skew
-
-
 def schedule(configuration: Configuration) -> Schedule:
-    return Schedule(configuration.portal.key_rotation, lifetime_s(configuration) + MARGIN_S)
+    """Of the signing keys: each must outlast, published, whatever it has signed."""
+    service = configuration.token_service
+    longest_s = 0.0 if service is None else service[1].access_ttl + service[1].clock_skew
+    return Schedule(configuration.portal.key_rotation, longest_s + MARGIN_S)
 
 
-def make_portal(configuration: Configuration, keys: Keys, recorder: RecorderClient, lasting: Lasting) -> Portal:
+def make_portal(configuration: Configuration, keys: Keys, recorder: RecorderClient, signing: Signing) -> Portal:
     """All that serves one configuration."""
-    signing, desk = lasting
-    scribe = Scribe(configuration, keys, recorder)
     pages: dict[str, Page] = {}
     if configuration.token_service is not None:
-        name, provider = configuration.token_service
         about = Metadata(configuration, signing)
         pages[metadata.JWKS] = Page("gatebook:jwks", ("GET", "HEAD"), about.jwks)
         for path in metadata.DOCUMENTS:
             pages[path] = Page("gatebook:metadata", ("GET", "HEAD"), about.document)
-        service = TokenService(name, provider, configuration, signing, scribe, desk)
-        pages[metadata.TOKEN] = Page("gatebook:token", ("POST",), service.token)
-        pages[metadata.REVOKE] = Page("gatebook:revoke", ("POST",), service.revoke)
-    return Portal(configuration, scribe, pages)
+    return Portal(Scribe(configuration, keys, recorder), pages)
 
 
 async def serve(paths: Paths) -> None:
@@ -98,9 +78,7 @@ async def serve(paths: Paths) -> None:
         await application.portal.scribe.append(said)
 
     signing = Signing(paths.portal_keys, paths.portal_jwks, schedule(configuration), announce)
-    desk = Desk(paths, lambda: application.portal.scribe, lambda: lifetime_s(application.portal.configuration))
-    lasting = Lasting(signing, desk)
-    application = Application(recorder, signing, make_portal(configuration, keys, recorder, lasting))
+    application = Application(recorder, signing, make_portal(configuration, keys, recorder, signing))
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -108,7 +86,6 @@ async def serve(paths: Paths) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     recorder.start()
     signing.start()
-    desk.start()
     server = _Server(
         uvicorn.Config(
             application.asgi,
@@ -128,14 +105,13 @@ async def serve(paths: Paths) -> None:
     )
     serving = loop.create_task(server.serve([_bind(paths.portal_socket)]))
     log.info("listening", configuration=application.portal.scribe.digest[:16])
-    reloading = loop.create_task(_reloads(reload, paths, keys, application, lasting))
+    reloading = loop.create_task(_reloads(reload, paths, keys, application))
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     application.draining = True
     reloading.cancel()
     server.should_exit = True
     await serving
-    await desk.stop()
     await signing.stop()
     await recorder.stop()
     await asyncio.gather(reloading, return_exceptions=True)
@@ -152,15 +128,13 @@ def _bind(path: Path) -> socket.socket:
     return bound
 
 
-async def _reloads(
-    asked: asyncio.Event, paths: Paths, keys: Keys, application: Application, lasting: Lasting
-) -> None:
+async def _reloads(asked: asyncio.Event, paths: Paths, keys: Keys, application: Application) -> None:
     while True:
         await asked.wait()
         asked.clear()
         try:
             configuration = effective.read(paths.effective)
-            portal = make_portal(configuration, keys, application.recorder, lasting)
+            portal = make_portal(configuration, keys, application.recorder, application.signing)
         except (GatebookError, OSError, ValueError) as error:
             log.error("kept the old configuration: the new one cannot be used", error=str(error))
             continue
