@@ -77,6 +77,7 @@ REASONS: dict[str, Reason] = {
     # the token service; what is told of these is RFC 6749's error code alone
     "token_issued": Reason(200, "policy", "A token was issued"),
     "token_withdrawn": Reason(200, "policy", "A token was revoked at its client's wish"),
+    "token_unknown": Reason(200, "client", "There was no token to revoke"),
     "request_malformed": Reason(400, "client", "Bad request"),
     "client_refused": Reason(401, "client", "Authentication failed"),
     "client_not_entitled": Reason(400, "policy", "The client may not use this grant"),
@@ -85,7 +86,9 @@ REASONS: dict[str, Reason] = {
     "refresh_unknown": Reason(400, "client", "Invalid grant"),
     "refresh_expired": Reason(400, "client", "Invalid grant"),
     "refresh_revoked": Reason(400, "client", "Invalid grant"),
+    "refresh_foreign": Reason(400, "client", "Invalid grant"),
     "refresh_reused": Reason(400, "client", "Invalid grant"),
+    "portal_busy": Reason(503, "guard", "Service unavailable"),
     "attempts_exceeded": Reason(429, "limit", "Too many requests"),
     # ours
     "recorder_unavailable": Reason(503, "guard", "Service unavailable"),
@@ -108,6 +111,7 @@ ALERTS: dict[str, AlertKind] = {
     "refresh_reused": AlertKind(
         "high", "A refresh token was used a second time: it has been copied, or its answer was lost"
     ),
+    "refresh_foreign": AlertKind("high", "A client presented the refresh token of another client"),
     "secret_guessing": AlertKind("medium", "Somebody tries secrets of a client of the token service"),
 }
 

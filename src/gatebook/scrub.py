@@ -23,7 +23,7 @@ _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
         MASK,
     ),
     (("eyj",), re.compile(r"eyJ[A-Za-z0-9_\-=]{5,}+(?:(?:\.|%2[Ee])[A-Za-z0-9_\-=]*+)*+"), MASK),
-    (("gbk_",), re.compile(r"gbk_[A-Za-z0-9_\-]++", re.IGNORECASE), MASK),
+    (("gbk_", "gbs_", "gbr_"), re.compile(r"gb[krs]_[A-Za-z0-9_\-]++", re.IGNORECASE), MASK),
     (
         ("bearer", "basic", "dpop", "digest", "negotiate"),
         re.compile(

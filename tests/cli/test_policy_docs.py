@@ -12,6 +12,8 @@ import pytest
 
 from gatebook import policy
 from gatebook.config.load import parse
+from gatebook.trial.cases import Case, CasesFile, Expected
+from gatebook.trial.given import GivenIdentity, GivenRequest
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "policy.md").read_text("utf-8")
@@ -53,6 +55,24 @@ def test_example_of_rules_and_roles_is_one(example: str, tmp_path: Path) -> None
         text = WHOLE.format(roles="", route=indented(example))
     found = parse(text, "policy.md", tmp_path)
     assert policy.problems(found) == policy.warnings(found) == []
+
+
+def test_cases_of_the_example_pass_and_reach_every_rule(config: Path, run: Run) -> None:
+    (cases,) = [text for text in fenced(TEXT, "yaml") if text.startswith("at: ")]
+    path = config.parent / "cases.yaml"
+    path.write_text(cases)
+    ran = run("policy", "test", str(path), "-c", str(config))
+    assert (ran.code, ran.out) == (0, "ok: 4 cases; 2 of 2 rules reached\n")
+
+
+def test_every_key_of_a_case_is_documented() -> None:
+    section = TEXT[TEXT.index("## Cases") : TEXT.index("## Limits")]
+    for model in (CasesFile, Case, Expected, GivenRequest):
+        for key in model.model_fields:
+            assert re.search(rf"`{key}`|^{key}:", section, re.M), key
+    explained = TEXT[TEXT.index("## Explain") : TEXT.index("## Cases")]
+    for key in GivenIdentity.model_fields:
+        assert f"`{key}`" in explained, key
 
 
 @pytest.fixture

@@ -51,7 +51,22 @@ def _gatebook(
 
 
 def _register() -> None:
-    for name in ("init", "check", "config", "key", "explain", "run", "demo", "log", "show", "verify", "version"):
+    nouns = (
+        "init",
+        "check",
+        "config",
+        "key",
+        "client",
+        "explain",
+        "policy",
+        "run",
+        "demo",
+        "log",
+        "show",
+        "verify",
+        "version",
+    )
+    for name in nouns:
         importlib.import_module(f"gatebook.cli.{name}").register(app)
 
 

@@ -73,7 +73,7 @@ def create(
         return
     say(made.text)
     note(
-        f"\nThis is key {made.key.id} of {identity}, until {_moment(made.key.expires)}. It is not shown again.\n"
+        f"\nThis is key {made.key.id} of {identity}, until {moment(made.key.expires)}. It is not shown again.\n"
         f"Clients send it in the header {header}; `gatebook key revoke {made.key.id}` ends it."
     )
 
@@ -93,7 +93,7 @@ def list_keys(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> Non
         return
     table = Table(*_COLUMNS, box=box.SIMPLE_HEAD)
     for key in told:
-        table.add_row(*(Text(harmless(_cell(key[name])), overflow="fold") for name in _COLUMNS))
+        table.add_row(*(Text(harmless(cell(key[name])), overflow="fold") for name in _COLUMNS))
     # A pipe has no width, so nothing is folded for it.
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 1000, highlight=False).print(table)
 
@@ -116,7 +116,7 @@ def revoke(
     elif done:
         say(f"revoked {key.id} of {key.provider}; it opens nothing any more within a second")
     else:
-        say(f"{key.id} of {key.provider} was revoked before, at {_moment(key.revoked)}; nothing was changed")
+        say(f"{key.id} of {key.provider} was revoked before, at {moment(key.revoked)}; nothing was changed")
 
 
 def register(app: typer.Typer) -> None:
@@ -170,16 +170,16 @@ def _told(key: ApiKey) -> dict[str, Any]:
         "provider": key.provider,
         "subject": key.subject,
         "roles": list(key.roles),
-        "created": _moment(key.created),
-        "expires": _moment(key.expires),
-        "revoked": None if key.revoked is None else _moment(key.revoked),
+        "created": moment(key.created),
+        "expires": moment(key.expires),
+        "revoked": None if key.revoked is None else moment(key.revoked),
         "state": key.state(time.time()),
     }
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
-def _moment(seconds: int | None) -> str:
+def moment(seconds: int | None) -> str:
     return datetime.datetime.fromtimestamp(seconds or 0, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

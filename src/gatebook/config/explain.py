@@ -46,12 +46,14 @@ _PATTERNS = {
 }
 
 
-def explain(error: ValidationError, source: Source) -> list[Problem]:
-    """One problem for each error, ordered by line and column."""
-    errors = error.errors(include_url=False)
-    meant = {place for e in errors if e["type"] == "extra_forbidden" and (place := _meant(_walk(e["loc"])))}
+def explain(error: ValidationError, source: Source, root: type[BaseModel] = Configuration) -> list[Problem]:
+    """One problem for each error of validating as `root`, ordered by line and column."""
+    errors = [(e, _walk(e["loc"], root)) for e in error.errors(include_url=False)]
+    meant = {place for e, walked in errors if e["type"] == "extra_forbidden" and (place := _meant(walked))}
     found = [
-        _problem(e, source) for e in errors if not (e["type"] == "missing" and _walk(e["loc"]).location in meant)
+        _problem(e, walked, source)
+        for e, walked in errors
+        if not (e["type"] == "missing" and walked.location in meant)
     ]
     return sorted(found, key=lambda p: (p.line, p.column))
 
@@ -64,7 +66,11 @@ def _meant(unknown: _Walked) -> Location | None:
 
 def unknown_keys(error: ValidationError) -> list[Location]:
     """Where the keys stand that no model knows, deepest first: without them more can be checked."""
-    where = [_walk(e["loc"]).location for e in error.errors(include_url=False) if e["type"] == "extra_forbidden"]
+    where = [
+        _walk(e["loc"], Configuration).location
+        for e in error.errors(include_url=False)
+        if e["type"] == "extra_forbidden"
+    ]
     return sorted(where, key=len, reverse=True)
 
 
@@ -79,8 +85,8 @@ def _closest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found and not name.replace(".", "").isdigit() else None
 
 
-def _problem(error: ErrorDetails, source: Source) -> Problem:
-    location, owner, model = _walk(error["loc"])
+def _problem(error: ErrorDetails, walked: _Walked, source: Source) -> Problem:
+    location, owner, model = walked
     kind, context = error["type"], error.get("ctx", {})
     description = _description(owner, location[-1]) if location else ""
     if kind == "extra_forbidden":
@@ -166,10 +172,10 @@ class _Walked(NamedTuple):
     model: type[BaseModel] | None  # the model that the location leads to, if it leads to one
 
 
-def _walk(loc: Iterable[str | int]) -> _Walked:
+def _walk(loc: Iterable[str | int], root: type[BaseModel]) -> _Walked:
     location: Location = ()
     owner: type[BaseModel] | None = None
-    kind: Any = Configuration
+    kind: Any = root
     for part in loc:
         tagged = _branches(kind)
         if part == "[key]":

@@ -27,7 +27,8 @@ LENGTH = 63
 ID = r"[a-z2-7]{8}"
 MAX_ROLES = 64
 
-_KEY = re.compile(rb"gbk_" + ID.encode() + rb"_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}")
+KEY = "gbk"
+_FORM = re.compile(rb"([a-z]{3})_" + ID.encode() + rb"_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}")
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _NOBODY = bytes(32)
@@ -63,15 +64,16 @@ def make_id(random: Callable[[int], bytes]) -> str:
     return "".join(_ID_LETTERS[number >> shift & 31] for shift in range(35, -1, -5))
 
 
-def make_text(key_id: str, random: Callable[[int], bytes]) -> str:
-    """A new key's whole text: the only time that it exists here."""
-    begun = f"gbk_{key_id}_{_base62(int.from_bytes(random(32)), 43)}"
+def make_text(key_id: str, random: Callable[[int], bytes], prefix: str = KEY) -> str:
+    """A new key's whole text: the only time that it exists here. Other secrets have a prefix of their own."""
+    begun = f"{prefix}_{key_id}_{_base62(int.from_bytes(random(32)), 43)}"
     return f"{begun}_{_checksum(begun.encode())}"
 
 
-def is_well_formed(text: bytes) -> bool:
+def is_well_formed(text: bytes, prefix: str = KEY) -> bool:
     """Whether it has a key's form, checksum included: what a secret scanner may go by."""
-    return _KEY.fullmatch(text) is not None and _checksum(text[:-7]).encode() == text[-6:]
+    found = _FORM.fullmatch(text)
+    return found is not None and found[1] == prefix.encode() and _checksum(text[:-7]).encode() == text[-6:]
 
 
 def _checksum(begun: bytes) -> str:

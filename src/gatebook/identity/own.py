@@ -1,8 +1,9 @@
 """Tokens that our own portal signs: by which keys, and as what they are judged.
 
-The portal publishes its public keys in state/portal-jwks.json, a kept file, which guards watch: they never ask it
-over HTTP, and know a new key at the latest when a token names it. What a token must say is what any provider's
-must, with the issuer and lifetimes that the configuration gives. Trust: whoever writes that file issues tokens.
+The portal publishes its public keys in state/portal-jwks.json, a kept file, which guards watch: they never ask
+it over HTTP, and know a new key at the latest when a token names it. What a token must say is what any
+provider's must, with the issuer and lifetimes that the configuration gives. Trust: whoever writes that file
+issues tokens.
 """
 
 from __future__ import annotations

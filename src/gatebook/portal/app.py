@@ -1,8 +1,9 @@
 """Path -> page: the portal's application. Starlette carries; what a page does is the page's.
 
 In: ASGI requests from the gateway alone. Out: the page's answer, with the fields that name its record. Refused
-here, and on record: a path that is spelt in another way than ours, a method that a page does not have. Without the
-recorder, or after a fault of ours, it is 503. Never answers for a page that has not recorded what it decided.
+here, and on record: a path that is spelt in another way than ours, a method that a page does not have. Without
+the recorder, or after a fault of ours, it is 503. Never answers for a page that has not recorded what it
+decided.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gatebook import record
+from gatebook.config.model import Configuration
 from gatebook.errors import RecorderUnavailable
 from gatebook.guard.asked import OWN_FIELDS, PREFIX, Asked, parse
 from gatebook.guard.client import RecorderClient
@@ -47,6 +49,7 @@ class TooLarge(Exception):
 class Portal:
     """All pages under one configuration, replaced as a whole on reload."""
 
+    configuration: Configuration
     scribe: Scribe
     pages: Mapping[str, Page]
 

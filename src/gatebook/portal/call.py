@@ -20,23 +20,27 @@ from gatebook.identity.keyed import Keys
 from gatebook.identity.types import Identity
 from gatebook.redact import Names, Redactor
 
+# Who it was; or, where nothing was established, what was claimed, as far as a record may hold it.
+Who = Identity | record.IdentityPart | None
+
 
 class Scribe:
     """Makes records as one configuration wants them, and has them made durable."""
 
     def __init__(self, configuration: Configuration, keys: Keys, recorder: RecorderClient) -> None:
         self.origin = configuration.origin
+        self.service = configuration.token_service[0] if configuration.token_service else None
         self.digest = configuration.digest().hex()
         self._redactor = Redactor(configuration)
         self.keys = keys
         self._recorder = recorder
 
     async def decision(
-        self, asked: Asked, page: str, reason: str, who: Identity | None, issued: record.IssuedPart | None
+        self, asked: Asked, page: str, reason: str, who: Who, issued: record.IssuedPart | None
     ) -> int:
         """The index of the durable record. Raises RecorderUnavailable."""
         redactor = self._redactor
-        names = await self._pseudonyms(redactor.names(who, asked.address))
+        names = await self._pseudonyms(redactor.names(who if isinstance(who, Identity) else None, asked.address))
         headers = {text(name): text(value) for name, value in asked.headers}
         path = asked.uri.partition("?")[0]
         status = record.REASONS[reason].status
@@ -68,11 +72,11 @@ class Scribe:
         )
         return await self.append(made, asked.worker, asked.id)
 
-    async def alert(
-        self, alert: str, who: Identity | None, address: str | None, detail: dict[str, object]
-    ) -> None:
+    async def alert(self, alert: str, who: Who, address: str | None, detail: dict[str, object]) -> None:
         """Raises RecorderUnavailable."""
-        names = await self._pseudonyms(self._redactor.names(who, address or ""))
+        names = await self._pseudonyms(
+            self._redactor.names(who if isinstance(who, Identity) else None, address or "")
+        )
         await self.append(
             record.Alert(
                 time_us=time.time_ns() // 1000,
@@ -99,9 +103,9 @@ class Scribe:
             raise RecorderUnavailable("the recorder has not acknowledged the record")
         return index
 
-    def _who(self, who: Identity | None, subject: str | None) -> record.IdentityPart | None:
-        if who is None:
-            return None
+    def _who(self, who: Who, subject: str | None) -> record.IdentityPart | None:
+        if who is None or isinstance(who, record.IdentityPart):
+            return who
         return self._redactor.identity_part(who, subject, self.keys.fingerprint(who.credential_sha256))
 
     async def _pseudonyms(self, names: Names) -> Names:
@@ -123,9 +127,7 @@ class Call:
     index: int | None = None
     reason: str = ""
 
-    async def record(
-        self, reason: str, who: Identity | None = None, issued: record.IssuedPart | None = None
-    ) -> None:
+    async def record(self, reason: str, who: Who = None, issued: record.IssuedPart | None = None) -> None:
         """`reason` is a key of record.REASONS: it says whether this is granted. Raises RecorderUnavailable."""
         assert self.index is None, "one request, one record"  # noqa: S101 - a fault of ours, answered by 503
         self.index = await self.scribe.decision(self.asked, self.page, reason, who, issued)

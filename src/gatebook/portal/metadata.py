@@ -1,7 +1,7 @@
 """What others may know of our token service: its keys, and how it is talked to. Public documents.
 
-RFC 7517 (JWKS), RFC 8414 (authorization server metadata), and the same under the path of OpenID Connect Discovery
-1.0, where most libraries look. Never says anything of clients.
+RFC 7517 (JWKS), RFC 8414 (authorization server metadata), and the same under the path of OpenID Connect
+Discovery 1.0, where most libraries look. Never says anything of clients.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The portal's process: start, reload, stop.
 
-In: the state folder. Serves its socket until SIGTERM, then finishes what it has begun. SIGHUP reads the effective
-configuration anew: if it cannot be used, the old one stays in force and `/status` goes on naming it. The socket is
-made by us, mode 0600, in a folder that is ours alone. Never listens before everything that it needs is there.
+In: the state folder. Serves its socket until SIGTERM, then finishes what it has begun. SIGHUP reads the
+effective configuration anew: if it cannot be used, the old one stays in force and `/status` goes on naming it.
+The socket is made by us, mode 0600, in a folder that is ours alone. Never listens before everything that it
+needs is there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 import uvicorn
@@ -30,8 +32,10 @@ from gatebook.paths import Paths, check_private
 from gatebook.portal import metadata
 from gatebook.portal.app import Application, Page, Portal
 from gatebook.portal.call import Scribe
+from gatebook.portal.desk import Desk
 from gatebook.portal.metadata import Metadata
 from gatebook.portal.signing import Schedule, Signing
+from gatebook.portal.token import TokenService
 
 BACKLOG = 512
 MAX_CONCURRENT = 512
@@ -42,6 +46,13 @@ KEEP_ALIVE_S = 75  # longer than nginx keeps an idle connection: who closes firs
 log = structlog.get_logger("portal")
 
 
+class Lasting(NamedTuple):
+    """What stays while configurations come and go."""
+
+    signing: Signing
+    desk: Desk
+
+
 class _Server(uvicorn.Server):
     """uvicorn's, without its signal handlers: signals are ours."""
 
@@ -50,22 +61,31 @@ class _Server(uvicorn.Server):
         yield
 
 
-def schedule(configuration: Configuration) -> Schedule:
-    """Of the signing keys: each must outlast, published, whatever it has signed."""
+def lifetime_s(configuration: Configuration) -> float:
+    """The longest that something signed here can be good, by any clock."""
     service = configuration.token_service
-    longest_s = 0.0 if service is None else service[1].access_ttl + service[1].clock_skew
-    return Schedule(configuration.portal.key_rotation, longest_s + MARGIN_S)
+    return 0.0 if service is None else service[1].access_ttl + service[1].clock_skew
 
 
-def make_portal(configuration: Configuration, keys: Keys, recorder: RecorderClient, signing: Signing) -> Portal:
+def schedule(configuration: Configuration) -> Schedule:
+    return Schedule(configuration.portal.key_rotation, lifetime_s(configuration) + MARGIN_S)
+
+
+def make_portal(configuration: Configuration, keys: Keys, recorder: RecorderClient, lasting: Lasting) -> Portal:
     """All that serves one configuration."""
+    signing, desk = lasting
+    scribe = Scribe(configuration, keys, recorder)
     pages: dict[str, Page] = {}
     if configuration.token_service is not None:
+        name, provider = configuration.token_service
         about = Metadata(configuration, signing)
         pages[metadata.JWKS] = Page("gatebook:jwks", ("GET", "HEAD"), about.jwks)
         for path in metadata.DOCUMENTS:
             pages[path] = Page("gatebook:metadata", ("GET", "HEAD"), about.document)
-    return Portal(Scribe(configuration, keys, recorder), pages)
+        service = TokenService(name, provider, configuration, signing, scribe, desk)
+        pages[metadata.TOKEN] = Page("gatebook:token", ("POST",), service.token)
+        pages[metadata.REVOKE] = Page("gatebook:revoke", ("POST",), service.revoke)
+    return Portal(configuration, scribe, pages)
 
 
 async def serve(paths: Paths) -> None:
@@ -78,7 +98,9 @@ async def serve(paths: Paths) -> None:
         await application.portal.scribe.append(said)
 
     signing = Signing(paths.portal_keys, paths.portal_jwks, schedule(configuration), announce)
-    application = Application(recorder, signing, make_portal(configuration, keys, recorder, signing))
+    desk = Desk(paths, lambda: application.portal.scribe, lambda: lifetime_s(application.portal.configuration))
+    lasting = Lasting(signing, desk)
+    application = Application(recorder, signing, make_portal(configuration, keys, recorder, lasting))
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -86,6 +108,7 @@ async def serve(paths: Paths) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     recorder.start()
     signing.start()
+    desk.start()
     server = _Server(
         uvicorn.Config(
             application.asgi,
@@ -105,13 +128,14 @@ async def serve(paths: Paths) -> None:
     )
     serving = loop.create_task(server.serve([_bind(paths.portal_socket)]))
     log.info("listening", configuration=application.portal.scribe.digest[:16])
-    reloading = loop.create_task(_reloads(reload, paths, keys, application))
+    reloading = loop.create_task(_reloads(reload, paths, keys, application, lasting))
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     application.draining = True
     reloading.cancel()
     server.should_exit = True
     await serving
+    await desk.stop()
     await signing.stop()
     await recorder.stop()
     await asyncio.gather(reloading, return_exceptions=True)
@@ -128,13 +152,15 @@ def _bind(path: Path) -> socket.socket:
     return bound
 
 
-async def _reloads(asked: asyncio.Event, paths: Paths, keys: Keys, application: Application) -> None:
+async def _reloads(
+    asked: asyncio.Event, paths: Paths, keys: Keys, application: Application, lasting: Lasting
+) -> None:
     while True:
         await asked.wait()
         asked.clear()
         try:
             configuration = effective.read(paths.effective)
-            portal = make_portal(configuration, keys, application.recorder, application.signing)
+            portal = make_portal(configuration, keys, application.recorder, lasting)
         except (GatebookError, OSError, ValueError) as error:
             log.error("kept the old configuration: the new one cannot be used", error=str(error))
             continue
