@@ -209,9 +209,11 @@ class GatebookProvider(Model):
     audience: list[str] = Field(
         default=[], description="the `aud` of its tokens, any of which opens; default: `portal.url`"
     )
-    access_ttl: Duration = Field(default=300.0, le=86400, description="how long an access token works")
+    access_ttl: Duration = Field(default=300.0, ge=1, le=86400, description="how long an access token works")
     refresh_ttl: Duration = Field(
-        default=30 * 86400.0, description="how long a refresh token and all its successors may serve, together"
+        default=30 * 86400.0,
+        ge=1,
+        description="how long a refresh token and all its successors may serve, together",
     )
     clock_skew: Duration = Field(
         default=5.0, le=300, description="how far the clocks of portal and guards may differ"
@@ -420,7 +422,7 @@ class Portal(Model):
         default=None, description="where clients reach this gateway, such as https://api.example.com"
     )
     key_rotation: Duration = Field(
-        default=30 * 86400.0, ge=10, description="how often the key that signs tokens is replaced"
+        default=30 * 86400.0, ge=2, description="how often the key that signs tokens is replaced"
     )
     requests_per_second: int = Field(default=20, ge=1, description="of one client address, for all its pages")
 

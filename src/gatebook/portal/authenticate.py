@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
@@ -25,6 +26,7 @@ from gatebook.portal.throttle import Throttle
 
 THREADS: Final = max(1, (os.cpu_count() or 1) // 2)
 MAX_WAITING: Final = 32
+MAX_OF_ADDRESS: Final = 8
 
 
 class Refused(NamedTuple):
@@ -45,7 +47,7 @@ class Authenticator:
         self._addresses = Throttle(burst=20, interval_s=3.0)
         self._threads = ThreadPoolExecutor(THREADS, "argon2")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()  # by address
 
     async def authenticate(self, provider: str, claimed: Claimed, address: str) -> Client | Refused:
         self._clients.poll()  # a client that was revoked a moment ago is
@@ -53,16 +55,18 @@ class Authenticator:
         if known is None:
             return Refused("provider_unavailable")
         client = known.find(claimed.client_id)
-        if self._waiting >= MAX_WAITING:
-            return Refused("portal_busy", client, 1)
         who = address_key(address)
-        self._waiting += 1
+        if self._waiting.total() >= MAX_WAITING or self._waiting[who] >= MAX_OF_ADDRESS:
+            return Refused("portal_busy", client, 1)
+        self._waiting[who] += 1
         try:
             # One at a time of an address: so that each try sees what became of the one before.
             async with self._turns.setdefault(who, asyncio.Lock()):
                 return await self._judge(provider, claimed, client, who)
         finally:
-            self._waiting -= 1
+            self._waiting[who] -= 1
+            if not self._waiting[who]:
+                del self._waiting[who]
 
     async def _judge(self, provider: str, claimed: Claimed, client: Client | None, who: str) -> Client | Refused:
         pair = f"{claimed.client_id[:64]}\0{who}"
