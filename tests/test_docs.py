@@ -193,3 +193,12 @@ def test_exit_codes_that_an_operator_is_told_of_are_those_of_the_program() -> No
     codes = {int(code) for code in re.findall(r"\b(\d+) [a-z]", told)}
     known = {int(code) for code in re.findall(r"^\| (\d+) \|", DOCS[ROOT / "docs" / "commands.md"], re.M)}
     assert codes == known - {10, 130}  # the base of ledgers' errors, and Ctrl-C
+
+
+def test_every_test_that_the_attacks_name_exists() -> None:
+    rows = re.findall(r"^\|(?! attack |---)(.+)\|$", DOCS[ROOT / "docs" / "attacks.md"], re.M)
+    named = [re.findall(r"`(test_\w+)`", row.rpartition("|")[2]) for row in rows]
+    assert all(named), "an attack without a test"
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    missing = {name for names in named for name in names} - set(re.findall(r"def (test_\w+)\(", sources))
+    assert not missing

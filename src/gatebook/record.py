@@ -66,6 +66,8 @@ REASONS: dict[str, Reason] = {
     "key_unknown": Reason(401, "client", "Authentication failed"),
     "key_expired": Reason(401, "client", "Authentication failed"),
     "key_revoked": Reason(401, "client", "Authentication failed"),
+    "token_replayed": Reason(401, "client", "Authentication failed"),
+    "token_id_missing": Reason(401, "client", "Authentication failed"),
     "credential_revoked": Reason(401, "client", "Authentication failed"),
     "provider_unavailable": Reason(503, "guard", "Service unavailable"),
     "revocations_unavailable": Reason(503, "guard", "Service unavailable"),

@@ -31,6 +31,7 @@ def crosscheck(source: Source) -> list[Problem]:
         *_provider_urls(source, data),
         *_portal(source, data),
         *_bindings(source, data),
+        *_one_time(source, data),
     ]
 
 
@@ -193,6 +194,19 @@ def _bindings(source: Source, data: Any) -> Iterator[Problem]:
                 location = ("identity", name, key)
                 message = "client certificates without TLS"
                 yield source.problem(source.value_at(location), dotted(location), message, "a listener with tls")
+
+
+def _one_time(source: Source, data: Any) -> Iterator[Problem]:
+    """What has no id cannot be told from its first use."""
+    providers = _mapping(_mapping(data).get("identity"))
+    for where, route in _routes(data):
+        for number, name in enumerate(_list(route.get("identity")) if route.get("one_time") is True else []):
+            kind = _mapping(providers.get(name)).get("type") if isinstance(name, str) else None
+            if kind in ("api_key", "mtls"):
+                location = (*where, "identity", number)
+                message = f"{shown(name)} is of type {kind}, whose credentials open more than once"
+                expected = "providers of tokens alone, because one_time is true"
+                yield source.problem(source.value_at(location), dotted(location), message, expected)
 
 
 def is_safe_url(url: str) -> bool:

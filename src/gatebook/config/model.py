@@ -352,12 +352,15 @@ class Route(Model):
     limits: list[Limit] = Field(default=[], description="rate limits; all of them must have room")
     durability: Durability | None = Field(default=None, description="overrides audit.durability")
     strip_credential: bool = Field(default=False, description="keep the credential from the upstream")
+    one_time: bool = Field(default=False, description="each token, by its `jti`, opens this route once")
 
     @model_validator(mode="after")
     def _check(self) -> Route:
         for name, rules in (("deny", self.deny), ("allow", self.allow)):
             if self.identity == "none" and any(r.roles or r.groups or r.scopes for r in rules):
                 raise ValueError(f"{name}: roles, groups and scopes need an identity, but identity is none")
+        if self.one_time and self.identity == "none":
+            raise ValueError("one_time: needs tokens, but identity is none")
         return self
 
 

@@ -24,6 +24,7 @@ from gatebook.guard.asked import Asked, presented
 from gatebook.guard.client import RecorderClient
 from gatebook.guard.rules import NO_NAMES, Rules, Verdict
 from gatebook.identity import Identifier
+from gatebook.identity.once import Use, of_token
 from gatebook.identity.types import Credential, Identity, Presented, Refusal
 from gatebook.policy import Facts, Match, Miss
 from gatebook.redact import Names
@@ -170,6 +171,22 @@ class Service:
         assert isinstance(case.match, Match)  # noqa: S101 - a miss has been refused
         who = case.who if isinstance(case.who, Identity) else None
         case.verdict = case.rules.judge(case.asked, case.match, case.facts, who, time.time(), time.monotonic())
+        if case.verdict.allowed and case.match.route.one_time:
+            return self._later(case, self._use_up(case))
+        return self._record(case)
+
+    async def _use_up(self, case: Case) -> None:
+        """Only what is allowed uses anything up. Whoever fails from here on has used it all the same."""
+        assert case.verdict is not None  # noqa: S101 - it has been judged
+        use = of_token(case.who) if isinstance(case.who, Identity) else Refusal("token_id_missing")
+        try:
+            if isinstance(use, Use) and not await self._recorder.first_use(use.key, use.until_us):
+                use = use.again
+        except RecorderUnavailable:
+            case.give_up("recorder_unavailable")
+            return
+        if isinstance(use, Refusal):
+            case.verdict = Verdict(False, use.reason, case.verdict.rule, case.verdict.taken)
         self._record(case)
 
     # -- the record -------------------------------------------------------------------------------------
