@@ -54,8 +54,8 @@ class RSA:
     def pkcs1(self, data: bytes) -> bytes:
         return self.private.sign(data, padding.PKCS1v15(), hashes.SHA256())
 
-    def pss(self, data: bytes) -> bytes:
-        return self.private.sign(data, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
+    def pss(self, data: bytes, salt: int = 32) -> bytes:
+        return self.private.sign(data, padding.PSS(padding.MGF1(hashes.SHA256()), salt), hashes.SHA256())
 
 
 class EC:

@@ -149,7 +149,9 @@ def test_access_token_s_type_is_taken(typ: str) -> None:
         ({"typ": "JWT "}, {}),
         ({"typ": "at+jwt\n"}, {}),
         ({}, {"nonce": "n"}),
-        ({}, {"nonce": None}),
+        ({"typ": "JWT"}, {"nonce": None}),
+        ({"typ": "at+jwt"}, {"nonce": "n", "at_hash": "x"}),
+        ({}, {"nonce": "n", "typ": "ID"}),
         ({}, {"at_hash": "x"}),
         ({}, {"c_hash": "x"}),
         ({}, {"s_hash": "x"}),
@@ -165,8 +167,18 @@ def test_token_for_another_purpose_is_refused(header: dict[str, Any], said: dict
         check_type(header, claims(**said))
 
 
+@pytest.mark.parametrize("typ", [ABSENT, "JWT", "jwt", "at+jwt ", "id+jwt"])
+def test_token_that_does_not_say_what_it_is_is_refused_where_it_must(typ: str) -> None:
+    with pytest.raises(Unfit, match="token_type"):
+        check_type({} if typ is ABSENT else {"typ": typ}, claims(), only_at_jwt=True)
+    check_type({"typ": "AT+jwt"}, claims(), only_at_jwt=True)
+    check_type({"typ": "application/at+jwt"}, claims(), only_at_jwt=True)
+
+
 def test_access_tokens_of_keycloak_and_cognito_pass() -> None:
     check_type({"typ": "JWT"}, claims(typ="Bearer"))
+    check_type({"typ": "JWT"}, claims(typ="Bearer", nonce="n"))
+    check_type({"typ": "at+jwt"}, claims(nonce="n"))
     check_type({}, claims(token_use="access"))
 
 
@@ -259,6 +271,32 @@ def test_roles_groups_scopes_and_client() -> None:
 def test_what_is_not_said_is_empty() -> None:
     found = accepted(claims(roles=ABSENT, client_id=ABSENT))
     assert (found.roles, found.groups, found.scopes, found.client) == ((), (), (), None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u0430lice",  # a Cyrillic letter
+        "ali\u0441e",
+        "\uff41lice",  # full-width
+        "Alice",
+        "ALICE",
+        "alice\u0301",  # a combining accent
+        "alic\u00e9",
+        "alice.",
+    ],
+)
+def test_look_alike_of_a_name_is_somebody_else(name: str) -> None:
+    """Nothing is normalised: who is called alike is told apart, and none of them is taken for another."""
+    found = accepted(claims(sub=name, roles=[name]))
+    assert (found.subject, found.roles) == (name, (name,))
+    assert name != "alice"
+
+
+@pytest.mark.parametrize("sub", ["a" * 512, "\U0001f9d1" * 512, "é" * 512])
+def test_longest_subject(sub: str) -> None:
+    assert accepted(claims(sub=sub)).subject == sub
+    assert judge(claims(sub=sub + "x")) == "token_claims"
 
 
 def test_one_role_as_text_is_one_role() -> None:

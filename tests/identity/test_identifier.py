@@ -231,6 +231,21 @@ def test_token_of_another_provider_opens_nothing_here(run: Run) -> None:
     run(test)
 
 
+def test_no_address_in_a_token_is_ever_asked(run: Run) -> None:
+    """Neither the issuer that it names, nor its `jku`, nor its `x5u`: all of them the attacker's."""
+
+    async def test(rig: Rig) -> None:
+        async with Provider(ec_key("attacker").jwk(kid="attacker")) as attacker:
+            for issuer in (attacker.issuer, rig.provider.issuer):
+                header = {"alg": "ES256", "kid": "attacker", "jku": attacker.issuer + JWKS, "x5u": attacker.issuer}
+                said = claims(iss=issuer, jwks_uri=attacker.issuer + JWKS)
+                forged = mint(said, header, ec_key("attacker").sign)
+                assert isinstance(await rig.verify(bearer(forged), BOTH), Refusal)
+            assert not attacker.asked
+
+    run(test)
+
+
 def test_two_providers_of_one_issuer_are_both_tried(run: Run) -> None:
     async def test(rig: Rig) -> None:
         second = oidc_provider(issuer=rig.provider.issuer, audience=["billing-api"])

@@ -200,7 +200,6 @@ def test_machine_s_token_without_a_subject_is_its_client_s(run: Run) -> None:
         ({"typ": "ID"}, "token_type"),
         ({"token_use": "refresh_token"}, "token_type"),
         ({"token_use": "id"}, "token_type"),
-        ({"nonce": "n"}, "token_type"),
         ({"at_hash": "x"}, "token_type"),
         ({"events": {}}, "token_type"),
         # bound, but to what?
@@ -240,6 +239,7 @@ def test_answer_that_does_not_vouch_for_this_token_here_and_now(
         {"iat": NOW + 29, "nbf": NOW + 29},
         {"iat": ABSENT},
         {"scope": ["read", "write"]},
+        {"nonce": "n"},  # older Keycloak's access tokens have it, and this answer says what it is about
     ],
 )
 def test_answer_that_vouches(run: Run, changed: dict[str, Any]) -> None:

@@ -32,7 +32,8 @@ from gatebook.config.model import OIDCProvider
 from gatebook.identity.jwk import Keys, parse_jwks
 from gatebook.identity.jws import Unfit
 from gatebook.identity.jwt import may_be_of_a_newer_key, read, verify
-from gatebook.identity.types import Identity
+from gatebook.identity.keyed import signed_sha256
+from gatebook.identity.types import Credential, Identity
 from gatebook.record import REASONS
 
 
@@ -109,6 +110,19 @@ def jwe() -> bytes:
     )
 
 
+def r_plus_order(signature: bytes) -> bytes:
+    """The same number to whoever reduces it first."""
+    r = (int.from_bytes(signature[:32]) + P256_ORDER) % (1 << 256)
+    return r.to_bytes(32) + signature[32:]
+
+
+def s_plus_order(signature: bytes) -> bytes:
+    s = int.from_bytes(signature[32:], "little") + ED25519_ORDER
+    return signature[:32] + s.to_bytes(32, "little")
+
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+ED25519_ORDER = (1 << 252) + 27742317777372353535851937790883648493
 PSYCHIC = bytes(64)
 ES = {"alg": "ES256", "kid": "e1"}
 ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -131,6 +145,18 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "ecdsa-psychic": (lambda: mint(header=ES, sign=lambda _: PSYCHIC), "token_signature"),
     "ecdsa-r-is-zero": (
         lambda: mint(header=ES, sign=lambda d: bytes(32) + ec_key("e1").sign(d)[32:]),
+        "token_signature",
+    ),
+    "ecdsa-r-plus-order": (
+        lambda: mint(header=ES, sign=lambda d: r_plus_order(ec_key("e1").sign(d))),
+        "token_signature",
+    ),
+    "eddsa-s-plus-order": (
+        lambda: mint(header={"alg": "EdDSA", "kid": "o1"}, sign=lambda d: s_plus_order(ed_key("o1").sign(d))),
+        "token_signature",
+    ),
+    "pss-with-another-salt": (
+        lambda: mint(header={"alg": "PS256", "kid": "any"}, sign=lambda d: rsa_key("any").pss(d, salt=20)),
         "token_signature",
     ),
     "ecdsa-in-der": (lambda: mint(header=ES, sign=ec_key("e1").der), "token_signature"),
@@ -283,6 +309,26 @@ def test_good_token_is_accepted(name: str) -> None:
 def test_forged_token_is_not_on_record_as_expired() -> None:
     assert check(mint(claims(exp=1), sign=rsa_key("attacker").pkcs1)) == "token_signature"
     assert check(mint(claims(exp=1))) == "token_expired"
+
+
+def test_second_signature_that_anybody_can_make_is_of_the_same_credential() -> None:
+    """Of an ECDSA signature (r, s) there is (r, n - s). Both hold; what is counted or revoked must not differ."""
+
+    def negated(data: bytes) -> bytes:
+        signature = ec_key("e1").sign(data)
+        return signature[:32] + (P256_ORDER - int.from_bytes(signature[32:])).to_bytes(32)
+
+    first, second = mint(header=ES, sign=ec_key("e1").sign), mint(header=ES, sign=negated)
+    assert isinstance(check(first), Identity)
+    assert isinstance(check(second), Identity)
+    digests = [signed_sha256(Credential("bearer", token, scheme="bearer")) for token in (first, second)]
+    assert digests[0] == digests[1]
+
+
+def test_token_that_does_not_say_that_it_is_an_access_token_where_it_must() -> None:
+    strict = oidc(only_at_jwt=True)
+    assert check(mint(header={"typ": "JWT"}), strict) == "token_type"
+    assert isinstance(check(mint(), strict), Identity)
 
 
 def test_key_meant_for_encryption_verifies_nothing() -> None:

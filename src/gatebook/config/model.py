@@ -135,6 +135,10 @@ class OIDCProvider(TokenProvider):
         min_length=1,
         description="signature algorithms that are accepted; all others are refused",
     )
+    only_at_jwt: bool = Field(
+        default=False,
+        description="take only tokens that say that they are access tokens: `typ: at+jwt` (RFC 9068)",
+    )
     ca: FilePath | None = Field(default=None, description="PEM file of a private CA for the provider's TLS")
     jwks_refresh: Duration = Field(default=300.0, description="how often the keys are fetched in the background")
     jwks_max_age: Duration = Field(

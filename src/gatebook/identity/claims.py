@@ -20,19 +20,23 @@ MAX_NAME_LENGTH = 512
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256 in base64url
 _ACCESS_TYPES = ("jwt", "at+jwt", "application/at+jwt")
 _INTROSPECTED_TYPES = ("bearer", "dpop", "access", "access_token", "at+jwt")
+_SAYS_ACCESS = ("at+jwt", "application/at+jwt")  # RFC 9068
 # What only an ID token (OpenID Connect Core 1.0, 2), a logout token or another security event holds.
-_NO_ACCESS_TOKEN = ("nonce", "at_hash", "c_hash", "s_hash", "events")
+_NO_ACCESS_TOKEN = ("at_hash", "c_hash", "s_hash", "events")
 
 
-def check_type(header: dict[str, Any], claims: dict[str, Any]) -> None:
+def check_type(header: dict[str, Any], claims: dict[str, Any], only_at_jwt: bool = False) -> None:
     """Refuses tokens of the same issuer that were not made to open an API. Raises Unfit."""
     typ = header.get("typ", "JWT")
-    if not isinstance(typ, str) or typ.lower() not in _ACCESS_TYPES:
+    if not isinstance(typ, str) or typ.lower() not in (_SAYS_ACCESS if only_at_jwt else _ACCESS_TYPES):
         raise Unfit("token_type")
     if any(name in claims for name in _NO_ACCESS_TOKEN):
         raise Unfit("token_type")
     # Keycloak and Amazon Cognito say in claims of their own which token it is.
     if claims.get("typ", "Bearer") != "Bearer" or claims.get("token_use", "access") != "access":
+        raise Unfit("token_type")
+    # An ID token has it, unless it was not asked for; of access tokens only those that say what they are.
+    if "nonce" in claims and not (typ.lower() in _SAYS_ACCESS or "typ" in claims or "token_use" in claims):
         raise Unfit("token_type")
 
 

@@ -63,7 +63,7 @@ def verify(
         raise Unfit("token_issuer")
     if compact.alg not in provider.algorithms:
         raise Unfit("token_algorithm")
-    claim.check_type(compact.header, token.claims)
+    claim.check_type(compact.header, token.claims, provider.only_at_jwt)
     key = _signer(compact, keys)
     identity = claim.identify(token.claims, name, provider, credential_sha256, now)
     return Verified(identity, key.mark(compact.alg))
