@@ -73,6 +73,7 @@ class Deployment:
 
         tenant = {"name": "own-tenant", "when": 'identity.claims.tenant == request.headers["x-tenant"]'}
         admins = [{"name": "admins", "roles": ["admin"]}]
+        secret = [{"name": "secret", "paths": ["/items/secret"]}]
         return {
             "version": 1,
             "name": "acme",
@@ -105,6 +106,11 @@ class Deployment:
                 route("tenant", "/tenants/{id}", allow=[tenant]),
                 route("scarce", "/scarce", limits=[{"name": "few", "per": "identity", "rate": "2/hour"}]),
                 route("down", "/down", upstream="down"),
+                # What path attacks want to get from, and to.
+                route("public", "/public/{rest...}", identity="none", allow=[]),
+                route("admin", "/admin/{rest...}", methods=["GET", "POST", "DELETE"], allow=admins),
+                route("items", "/items/{id}", identity="none", allow=[], deny=secret),
+                route("remove-item", "/items/{id}", methods=["DELETE", "PUT"], allow=admins),
             ],
             "guard": {"acknowledgement_timeout": "1s"},
         }
