@@ -196,9 +196,12 @@ def test_exit_codes_that_an_operator_is_told_of_are_those_of_the_program() -> No
 
 
 def test_every_test_that_the_attacks_name_exists() -> None:
+    """A case in brackets is looked for where its test is."""
     rows = re.findall(r"^\|(?! attack |---)(.+)\|$", DOCS[ROOT / "docs" / "attacks.md"], re.M)
-    named = [re.findall(r"`(test_\w+)`", row.rpartition("|")[2]) for row in rows]
+    named = [re.findall(r"`(test_\w+)(?:\[([^`]+)\])?`", row.rpartition("|")[2]) for row in rows]
     assert all(named), "an attack without a test"
-    sources = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
-    missing = {name for names in named for name in names} - set(re.findall(r"def (test_\w+)\(", sources))
-    assert not missing
+    sources = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    for name, case in (each for names in named for each in names):
+        found = [source for source in sources if f"def {name}(" in source]
+        assert found, name
+        assert not case or any(f'"{case}"' in source for source in found), f"{name}[{case}]"

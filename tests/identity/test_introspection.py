@@ -376,6 +376,16 @@ def test_unavailability_is_not_remembered(run: Run) -> None:
     run(test)
 
 
+@pytest.mark.parametrize("token", ["a+b/c==", "a~b.c-d_e", "%41".replace("%", "+"), "x" * 8000])
+def test_token_cannot_add_to_the_question(run: Run, token: str) -> None:
+    async def test(rig: Rig) -> None:
+        rig.provider.tokens[token] = active()
+        await rig.known(bearer(token))
+        assert rig.provider.forms == [{"token": token, "token_type_hint": "access_token"}]
+
+    run(test)
+
+
 # -- floods -----------------------------------------------------------------------------------------------
 def test_flood_of_bad_tokens_evicts_no_good_one_and_is_bounded_in_memory(
     run: Run, monkeypatch: pytest.MonkeyPatch
