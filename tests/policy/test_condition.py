@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 from tests.policy.conftest import configuration_of, facts_of, identity_of
 
-from gatebook.identity.types import Identity
+from gatebook.identity.types import Bound, Identity
 from gatebook.policy import Facts, Match, Routes, joined
 from gatebook.policy.condition import MAX_EXPRESSION_BYTES, VARIABLES, compile_condition, unknown_parameters
 
@@ -39,6 +40,8 @@ def holds(
         'client.address.startsWith("192.0.2.") && client.port == 4711',
         'tls.version == "1.3" && tls.cipher.startsWith("TLS_") && tls.group == "X" && tls.sni == "api.example"',
         'now > timestamp("2026-01-01T00:00:00Z") && now.getDayOfWeek("Europe/Berlin") == 1',
+        'now - identity.issued_at < duration("5m") && identity.token_id == "t1" && identity.bound',
+        'tls.certificate == "ab"',
         "identity . claims . admin",
         "identity.claims.`admin`",
         "has(identity.claims.tenant) && !has(identity.claims.nothing)",
@@ -52,6 +55,9 @@ def test_condition_holds(text: str) -> None:
         groups=("eu-1",),
         scopes=("orders:read",),
         claims={"tenant": "t1", "address": {"country": "DE"}, "n": 1, "admin": True},
+        token_id="t1",
+        issued_at=NOW - 60,
+        bound=Bound(jkt="x"),
     )
     facts = facts_of(
         headers={"x-tenant": "t1"},
@@ -59,6 +65,7 @@ def test_condition_holds(text: str) -> None:
         tls_cipher="TLS_AES_128_GCM_SHA256",
         tls_group="X",
         tls_sni="api.example",
+        tls_certificate="ab",
     )
     assert holds(text, identity, facts, "/orders/42?page=2&q=a+b") is True
 
@@ -86,6 +93,9 @@ CLAIMS: dict[str, Any] = {
         'request.query.missing == ""',
         'identity.client != "blocked"',
         'tls.sni != "evil.example"',
+        'tls.certificate != "ab"',
+        'identity.token_id != "t1"',
+        "now > identity.issued_at",
         'identity.roles[7] == "admin"',
         'identity.claims.n.startsWith("a")',
         "identity.claims.yes",
@@ -112,10 +122,25 @@ def test_condition_on_what_is_not_there_fails(text: str) -> None:
         "identity.roles.all(r, r != 'banned')",
         "!has(identity.claims.banned)",
         "identity.claims.size() == 0",
+        "!identity.bound",
     ],
 )
 def test_nobody_is_not_somebody_without_roles(text: str) -> None:
     assert holds(text, None) is None
+
+
+def test_credential_that_is_bound_to_nothing_is_not_bound() -> None:
+    assert holds("!identity.bound", identity_of()) is True
+
+
+def test_time_that_no_calendar_holds_fails() -> None:
+    assert holds("now > identity.issued_at", identity_of(issued_at=-1e300)) is None
+
+
+def test_every_variable_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "policy.md").read_text("utf-8")
+    for name in VARIABLES:
+        assert f"`{name}`" in text, name
 
 
 def test_expression_that_works_too_hard_fails() -> None:
@@ -156,8 +181,9 @@ def test_headers_may_be_any_mapping() -> None:
 
 @pytest.mark.parametrize("name", VARIABLES)
 def test_variable_in_a_longer_expression_is_bound(name: str) -> None:
-    identity = identity_of(client="c", roles=("r",), groups=("g",), scopes=("s",), claims={"a": 1})
-    facts = facts_of(tls_version="1.3", tls_cipher="c", tls_group="g", tls_sni="s")
+    more = {"client": "c", "token_id": "t", "issued_at": 1.0, "claims": {"a": 1}}
+    identity = identity_of(roles=("r",), groups=("g",), scopes=("s",), **more)
+    facts = facts_of(tls_version="1.3", tls_cipher="c", tls_group="g", tls_sni="s", tls_certificate="x")
     assert holds(f"{name} == {name}", identity, facts) is True
 
 

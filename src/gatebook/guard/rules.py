@@ -87,6 +87,7 @@ class Rules:
             tls_cipher=cipher_name(asked.cipher) or None,
             tls_group=asked.group or None,
             tls_sni=asked.sni or None,
+            tls_certificate=certificate_sha256(asked),
         )
 
     def judge(
@@ -172,7 +173,7 @@ class Rules:
                 asked.cipher or None,
                 asked.group or None,
                 asked.sni or None,
-                certificate_sha256(asked),
+                facts.tls_certificate,
             ),
             decision=record.DecisionPart(
                 verdict="allow" if verdict.allowed else "deny",

@@ -36,6 +36,9 @@ VARIABLES: dict[str, Any] = {
     "identity.groups": _LIST,
     "identity.scopes": _LIST,
     "identity.claims": cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
+    "identity.token_id": cel.Type.STRING,
+    "identity.issued_at": cel.Type.TIMESTAMP,
+    "identity.bound": cel.Type.BOOL,
     "request.id": cel.Type.STRING,
     "request.method": cel.Type.STRING,
     "request.path": cel.Type.STRING,
@@ -52,6 +55,7 @@ VARIABLES: dict[str, Any] = {
     "tls.cipher": cel.Type.STRING,
     "tls.group": cel.Type.STRING,
     "tls.sni": cel.Type.STRING,
+    "tls.certificate": cel.Type.STRING,
     "now": cel.Type.TIMESTAMP,
 }
 _environment = cel.NewEnv(variables=VARIABLES)
@@ -78,6 +82,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tls_cipher: str | None = None
     tls_group: str | None = None
     tls_sni: str | None = None
+    tls_certificate: str | None = None  # SHA-256 of the client's, hex
 
 
 class Read(NamedTuple):
@@ -208,10 +213,7 @@ def _values(
 def _value(name: str, match: Match, route: Route, identity: Identity | None, facts: Facts, now: float) -> Any:
     scope, _, field = name.partition(".")
     if scope == "identity":
-        value = getattr(identity, field, None)
-        if isinstance(value, tuple):
-            return list(value)
-        return dict(value) if field == "claims" and value is not None else value
+        return None if identity is None else _of_identity(field, identity)
     if scope == "request":
         if field == "headers":
             return dict(facts.headers)
@@ -225,3 +227,14 @@ def _value(name: str, match: Match, route: Route, identity: Identity | None, fac
     if scope == "route":
         return getattr(route, field)
     return match.params if scope == "path" else datetime.fromtimestamp(now, UTC)
+
+
+def _of_identity(field: str, identity: Identity) -> Any:
+    value = getattr(identity, field)
+    if field == "bound":
+        return value is not None
+    if isinstance(value, tuple):
+        return list(value)
+    if field == "issued_at":
+        return None if value is None else datetime.fromtimestamp(value, UTC)
+    return dict(value) if field == "claims" else value

@@ -13,10 +13,26 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from gatebook.config.model import Configuration, Route
 from gatebook.config.value import Name
-from gatebook.identity.types import Identity
+from gatebook.identity.types import Bound, Identity
 from gatebook.trial.judge import Request
 
 METHOD = r"^[A-Za-z]{1,20}$"
+
+
+def parse_moment(value: object) -> datetime.datetime:
+    """`2026-11-24` or `2026-11-24T17:20:00Z`; without a zone it is UTC."""
+    try:
+        if isinstance(value, str):
+            moment = datetime.datetime.fromisoformat(value)
+            moment = moment.replace(tzinfo=datetime.UTC) if moment.tzinfo is None else moment
+            if 0 <= moment.timestamp() < 1 << 34:
+                return moment
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("expected a time such as 2026-11-24 or 2026-11-24T17:20:00Z")
+
+
+Moment = Annotated[datetime.datetime, BeforeValidator(parse_moment)]
 
 
 class Given(BaseModel):
@@ -33,6 +49,9 @@ class GivenIdentity(Given):
     groups: list[str] = Field(default=[], description="groups")
     scopes: list[str] = Field(default=[], description="scopes")
     claims: dict[str, Any] = Field(default={}, description="a token's claims")
+    token_id: str | None = Field(default=None, description="a token's id")
+    issued_at: Moment | None = Field(default=None, description="when a token was issued")
+    bound: bool = Field(default=False, description="whether the credential is bound to a key")
 
     def identity(self, configuration: Configuration, route: Route) -> Identity:
         """`provider` must be one of the configuration's; whoever reads it has looked."""
@@ -48,6 +67,9 @@ class GivenIdentity(Given):
             groups=tuple(self.groups),
             scopes=tuple(self.scopes),
             claims=self.claims,
+            token_id=self.token_id,
+            issued_at=None if self.issued_at is None else self.issued_at.timestamp(),
+            bound=Bound() if self.bound else None,
             credential_sha256=b"\0" * 32,
             expires_at=float("inf"),
         )
@@ -64,6 +86,7 @@ class GivenRequest(Given):
     port: int = Field(default=40000, ge=0, le=65535, description="the client's port")
     protocol: Literal["1.0", "1.1", "2"] = Field(default="1.1", description="the HTTP version")
     tls: Literal["none", "1.2", "1.3"] = Field(default="1.3", description="the TLS version")
+    certificate: str | None = Field(default=None, description="SHA-256 of the client's certificate, hex")
 
     @model_validator(mode="before")
     @classmethod
@@ -85,21 +108,6 @@ class GivenRequest(Given):
             port=self.port,
             protocol=self.protocol,
             tls_version=None if self.tls == "none" else self.tls,
+            certificate=self.certificate,
             at=at,
         )
-
-
-def parse_moment(value: object) -> datetime.datetime:
-    """`2026-11-24` or `2026-11-24T17:20:00Z`; without a zone it is UTC."""
-    try:
-        if isinstance(value, str):
-            moment = datetime.datetime.fromisoformat(value)
-            moment = moment.replace(tzinfo=datetime.UTC) if moment.tzinfo is None else moment
-            if 0 <= moment.timestamp() < 1 << 34:
-                return moment
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError("expected a time such as 2026-11-24 or 2026-11-24T17:20:00Z")
-
-
-Moment = Annotated[datetime.datetime, BeforeValidator(parse_moment)]

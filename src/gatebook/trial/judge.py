@@ -31,6 +31,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     protocol: str
     tls_version: str | None
+    certificate: str | None = None
     at: float
 
     def facts(self) -> Facts:
@@ -44,6 +45,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             port=self.port,
             tls_version=self.tls_version,
             tls_sni=self.host.rpartition(":")[0] or self.host if self.tls_version is not None else None,
+            tls_certificate=self.certificate,
         )
 
     def presented(self) -> Presented:
