@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.identity.mint import claims, ec_key, mint
 from tests.identity.provider import Provider
+from tests.pki import Authority
 
 from gatebook import starter
 
@@ -157,6 +158,21 @@ def test_token_may_come_from_stdin(run: Run, config: Path, monkeypatch: pytest.M
     assert run("explain", "GET", "/orders/7", "--token", "-", "--json", "-c", str(config)).json()["identity"][
         "verified"
     ]
+
+
+def test_client_certificate_is_verified_against_its_authority(run: Run, config: Path, tmp_path: Path) -> None:
+    ours, foreign = Authority("ours", tmp_path), Authority("foreign", tmp_path)
+    provider = (
+        f"machines: {{type: mtls, ca: {ours.pair.certificate}, subject: common_name, roles: {{client: [reader]}}}}"
+    )
+    text = config.read_text().replace("identity:\n", f"identity:\n  {provider}\n", 1)
+    config.write_text(text.replace("identity: [partners]", "identity: [machines]", 1))
+    for authority, verdict in ((ours, "rule"), (foreign, "certificate_untrusted")):
+        path = authority.issue().certificate
+        ran = run("explain", "GET", "/orders/7", "--certificate", str(path), "--json", "-c", str(config))
+        assert ran.json()["verdict"]["reason"] == verdict
+    wrong = run("explain", "GET", "/orders/7", "--certificate", str(config), "-c", str(config))
+    assert (wrong.code, "not one certificate in PEM" in wrong.err) == (3, True)
 
 
 @pytest.mark.parametrize("content", ["", "two words", "Bearer eyJhbGciOi", "a\x00b", "x" * 70000])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -44,6 +46,12 @@ def explain(
             "--as", metavar="JSON", help="Who is taken to ask, unverified: provider, subject, roles, claims, …"
         ),
     ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            help="The client's certificate, PEM; TLS is taken to have proved its key.", show_default=False
+        ),
+    ] = None,
     header: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header that the client sends.")
     ] = None,
@@ -66,6 +74,9 @@ def explain(
     judge, _ = open_judge(config)
     configuration = judge.configuration
     request = _request(method, target, header or [], host, address, at)
+    if certificate is not None:
+        der = _certificate(certificate)
+        request = msgspec.structs.replace(request, der=der, certificate=hashlib.sha256(der).hexdigest())
     route = judge.route(request)
     given = None if as_ is None else _given(as_, configuration)
     who: Who = None
@@ -114,6 +125,15 @@ def _given(text: str, configuration: Configuration) -> GivenIdentity:
         known = ", ".join(sorted(configuration.identity)) or "none at all"
         raise typer.BadParameter(f"no provider is called {given.provider}; there is {known}", param_hint="--as")
     return given
+
+
+def _certificate(path: Path) -> bytes:
+    try:
+        return ssl.PEM_cert_to_DER_cert(path.read_text("ascii").strip())
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError:
+        raise EnvironmentFault(f"{path}: not one certificate in PEM; give the client's alone") from None
 
 
 def _read(path: Path | None) -> str | None:

@@ -109,6 +109,8 @@ def _roles(source: Source, data: Any) -> Iterator[Problem]:
         for number in range(len(_list(route.get(effect))))
     ]
     places += [("roles", name, "includes") for name in declared]
+    for name, provider in _mapping(_mapping(data).get("identity")).items():
+        places += [("identity", name, "roles", subject) for subject in _mapping(_mapping(provider).get("roles"))]
     for place in places:
         for at, name in enumerate(_list(_at(data, place))):
             if isinstance(name, str) and name not in declared:

@@ -30,7 +30,7 @@ async def identify(
     Raises EnvironmentFault where the deployment's own keys or files cannot be read.
     """
     accept = () if route.identity == "none" else tuple(route.identity)
-    if not accept or (token is None and not request.headers):
+    if not accept or (token is None and not request.headers and not request.der):
         return request, None
     identifier = Identifier(configuration, Paths(configuration.state_dir), clock=lambda: request.at)
     await identifier.start()

@@ -21,7 +21,10 @@ Verdict = Literal["allow", "deny"]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """`headers`: names in lower case, in order. `at` is in seconds since 1970."""
+    """`headers`: names in lower case, in order. `at` is in seconds since 1970.
+
+    `certificate`: SHA-256 of the client's, hex; `der`: the certificate itself, where somebody has it.
+    """
 
     method: str
     target: str
@@ -32,6 +35,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     protocol: str
     tls_version: str | None
     certificate: str | None = None
+    der: bytes = b""
     at: float
 
     def facts(self) -> Facts:
@@ -52,7 +56,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         """What identification looks at, as the guard makes it."""
         headers = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in self.headers]
         scheme = "http" if self.tls_version is None else "https"
-        return Presented(headers, self.method, f"{scheme}://{self.host}{self.target.partition('?')[0]}")
+        url = f"{scheme}://{self.host}{self.target.partition('?')[0]}"
+        return Presented(headers, self.method, url, self.der)
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
