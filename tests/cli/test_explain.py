@@ -115,6 +115,18 @@ def test_api_key_from_a_file_is_verified_and_not_shown(run: Run, config: Path) -
     assert ran.json()["verdict"]["rule"] == "readers"
 
 
+def test_key_of_a_role_that_is_not_declared_is_warned_of(run: Run, config: Path) -> None:
+    text = config.read_text()
+    for roles, warned in (("reader: {}, admin: {}", False), ("admin: {includes: [raeder]}, raeder: {}", True)):
+        rules = text.replace("roles: [reader, admin]", "roles: [admin]")
+        config.write_text(rules.replace("# What is behind the gateway.", f"roles: {{{roles}}}", 1))
+        made = run(
+            "key", "create", "--identity", "partners", "--roles", "reader", "--ttl", "1h", "-c", str(config)
+        )
+        assert made.code == 0
+        assert ("reader is none of the roles that the configuration declares" in made.err) is warned
+
+
 def test_api_key_that_is_nobodys_is_refused_as_by_a_guard(
     run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from gatebook import record
 from gatebook.cli.key import cell, moment
-from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
+from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json, roles_of
 from gatebook.cli.report import harmless, note, say, say_json
 from gatebook.config.load import load
 from gatebook.config.model import Configuration
@@ -67,7 +67,7 @@ def create(
     made = client_file.create(
         paths.clients,
         provider=identity,
-        roles=tuple(dict.fromkeys(filter(None, map(str.strip, roles.split(","))))),
+        roles=roles_of(roles, configuration),
         scopes=tuple(dict.fromkeys(scopes.replace(",", " ").split())),
         subject=subject,
         refresh=refresh,

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gatebook import record
-from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
+from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json, roles_of
 from gatebook.cli.report import harmless, note, say, say_json
 from gatebook.config.load import load
 from gatebook.config.model import ApiKeyProvider, Configuration
@@ -61,7 +61,7 @@ def create(
     made = api_key_file.create(
         path,
         provider=identity,
-        roles=tuple(dict.fromkeys(filter(None, map(str.strip, roles.split(","))))),
+        roles=roles_of(roles, configuration),
         subject=subject,
         ttl_s=ttl_s,
         now=time.time(),

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from gatebook.cli.report import warn
+from gatebook.config.model import Configuration
+
 DEFAULT_CONFIG = Path("gatebook.yaml")
 
 ConfigPath = Annotated[
@@ -19,3 +22,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 SET_UP = "Set up"
 RUN = "Run"
 LOOK = "Look into the log"
+
+
+def roles_of(text: str, configuration: Configuration) -> tuple[str, ...]:
+    """`--roles a,b` -> the roles. Warns of those that no rule can name."""
+    roles = tuple(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
+    for name in roles:
+        if configuration.roles and name not in configuration.roles:
+            warn(f"{name} is none of the roles that the configuration declares: no rule can name it")
+    return roles
