@@ -1,6 +1,7 @@
 # make demo    gatebook at work, in a few seconds; ARGS=--once ends by itself
 # make test    install what the tests need, then check and run them all
-# make check   formatting, lint, types
+# make check   the same, where all of it is installed: formatting, lint, types, tests with coverage
+# make lint    formatting, lint, types
 # make clean   remove everything that was made here
 #
 # Needs Python 3.11 or newer (PYTHON=python3.12 names another), make and a shell.
@@ -15,22 +16,23 @@ DEV_STAMP := $(VENV)/.installed-dev
 PEERS := $(wildcard tests/peers/package.json)
 PEERS_STAMP := $(if $(PEERS),tests/peers/node_modules/.installed)
 
-.PHONY: help demo test check unit packages clean
+.PHONY: help demo test check lint packages clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 6
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 7
 
 demo: $(RUN_STAMP)
 	@exec $(BIN)/gatebook demo $(ARGS)
 
-test: check unit
+test: $(DEV_STAMP) packages $(PEERS_STAMP)
+	@$(MAKE) --no-print-directory check
 
-check: $(DEV_STAMP)
+lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-unit: $(DEV_STAMP) packages $(PEERS_STAMP)
+check: lint
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
