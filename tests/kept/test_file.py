@@ -99,6 +99,20 @@ def test_first_change_of_two_at_once_loses_neither(path: Path) -> None:
     assert left(path.parent) == BOTH
 
 
+def test_file_that_another_makes_between_two_looks_is_not_taken_for_gone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.path.lexists
+
+    def made_meanwhile(beside: Path) -> bool:
+        monkeypatch.setattr(os.path, "lexists", real)
+        add(path, "one")
+        return real(beside)
+
+    monkeypatch.setattr(os.path, "lexists", made_meanwhile)
+    assert words(path) == ("one",)
+
+
 # -- the record comes first -------------------------------------------------------------------------------
 def test_nothing_is_in_effect_before_it_is_announced(path: Path) -> None:
     seen: list[tuple[str, ...]] = []

@@ -63,14 +63,18 @@ class Content(NamedTuple, Generic[D]):
 def read(path: Path, kind: Kind[D]) -> Content[D]:
     """Raises EnvironmentFault for a file that is not ours, not private, not in order, or gone."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = _opened(path)
     except FileNotFoundError:
-        if os.path.lexists(_lock_of(path)):
+        if not os.path.lexists(_lock_of(path)):
+            return Content(kind.empty, None)
+        # The file is made before its lock: one that was made between the two looks is there now.
+        try:
+            descriptor = _opened(path)
+        except OSError:
             raise EnvironmentFault(
                 f"{path}: is gone, with {kind.title} that were in effect; restore it from a backup, "
                 f"or remove {_lock_of(path)} too and begin anew without any"
             ) from None
-        return Content(kind.empty, None)
     except OSError as error:
         why = "is a link" if path.is_symlink() else _words(error)
         raise EnvironmentFault(f"{path}: cannot be read: {why}") from None
@@ -84,6 +88,10 @@ def read(path: Path, kind: Kind[D]) -> Content[D]:
     finally:
         os.close(descriptor)
     return Content(_parse(path, kind, data), Signature.of(found))
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _lock_of(path: Path) -> Path:
