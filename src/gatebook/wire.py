@@ -91,7 +91,8 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the access log, as nginx's `escape=json` writes it: every value is a string.
 
     The second group stands only in lines without a decision (`d` is empty): it says what was asked, since
-    nothing else does. Names are short because a line is written for every request.
+    nothing else does. A load balancer's question has no id, and nothing but its number: no record is made of it.
+    Names are short because a line is written for every request.
     """
 
     i: str  # $request_id
@@ -101,6 +102,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     p: str = ""  # $pid
     c: str = ""  # $connection
     n: str = ""  # $connection_requests
+    pr: str = ""  # $server_protocol
     t: str = ""  # $msec, seconds.milliseconds: when the line was written
     s: str = ""  # $status
     bi: str = ""  # $request_length
@@ -117,21 +119,25 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     m: str = ""  # the method of the request line as it came
     q: str = ""  # its path, as it came, without the query: printable ASCII up to the first other byte
     h: str = ""  # $host, printable ASCII
-    pr: str = ""  # $server_protocol
     tv: str = ""  # $ssl_protocol
     tc: str = ""  # $ssl_cipher
     tn: str = ""  # $ssl_server_name, printable ASCII
 
 
 _OF_UPSTREAM: Final = ("ua", "us", "uc", "uh", "ut")
+_LOG_NUMBER: Final[dict[str, str]] = {
+    "p": "$pid",
+    "c": "$connection",
+    "n": "$connection_requests",
+    "pr": "$server_protocol",
+}
+LOG_OF_PROBE: Final[dict[str, str]] = {"i": "", **_LOG_NUMBER}
 LOG_WITH_DECISION: Final[dict[str, str]] = {
     "i": "$request_id",
     "d": "$gatebook_decision",
     "r": "$gatebook_reason",
     "u": "$gatebook_upstream",
-    "p": "$pid",
-    "c": "$connection",
-    "n": "$connection_requests",
+    **_LOG_NUMBER,
     "t": "$msec",
     "s": "$status",
     "bi": "$request_length",
@@ -149,7 +155,6 @@ LOG_WITHOUT_DECISION: Final[dict[str, str]] = LOG_WITH_DECISION | {
     "m": "$gatebook_asked_method",
     "q": "$gatebook_asked_path",
     "h": "$gatebook_asked_host",
-    "pr": "$server_protocol",
     "tv": "$ssl_protocol",
     "tc": "$ssl_cipher",
     "tn": "$gatebook_asked_sni",

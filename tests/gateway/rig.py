@@ -329,7 +329,7 @@ class Rig:
         self.decide = before
         self.until(lambda: any(mark.encode() in line for line in self.new_lines()))
         found = [json.loads(line) for line in self.new_lines()]
-        lines = [line for line in found if line.get("q") != mark]
+        lines = [line for line in found if line.get("q") != mark and line["i"]]  # a probe's has no id
         assert count is None or len(lines) == count, lines
         return lines
 

@@ -264,7 +264,7 @@ def test_decision_with_index_zero_is_a_decision(rig: Rig) -> None:
     assert "a" not in rig.line()
 
 
-def test_ready_asks_the_guard_and_leaves_no_line(rig: Rig) -> None:
+def test_ready_asks_the_guard_and_leaves_nothing_but_its_number(rig: Rig) -> None:
     rig.decide = lambda seen: guard_says(200)
     assert rig.ask("/.gatebook/ready", "Authorization: secret").status == 200
     assert rig.guarded[0].line == "GET /ready HTTP/1.1"

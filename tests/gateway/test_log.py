@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import stat
@@ -11,7 +13,7 @@ import pytest
 from tests.gateway.message import allow, guard_says
 from tests.gateway.rig import Rig
 
-from gatebook.wire import LOG_WITH_DECISION, LOG_WITHOUT_DECISION, LogLine
+from gatebook.wire import LOG_OF_PROBE, LOG_WITH_DECISION, LOG_WITHOUT_DECISION, LogLine
 
 
 def test_line_with_a_decision_names_neither_address_nor_path(rig: Rig) -> None:
@@ -100,3 +102,47 @@ def test_requests_on_one_connection_have_numbers_without_a_hole(rig: Rig) -> Non
     lines = rig.settled(5)
     assert [line["n"] for line in lines] == ["1", "2", "3", "4", "5"]
     assert len({line["c"] for line in lines}) == 1
+
+
+def test_question_of_a_load_balancer_leaves_no_hole_among_the_numbers(rig: Rig) -> None:
+    """Otherwise nobody could tell it from a line that is missing."""
+    rig.decide = lambda seen: guard_says(200)
+    with rig.connected(1) as connection:
+        for target in ("live", "ready", "live?x=1"):
+            connection.sendall(f"GET /.gatebook/{target} HTTP/1.1\r\nHost: x\r\nX-Secret: s\r\n\r\n".encode())
+            connection.recv(65536)
+    rig.until(lambda: len(rig.new_lines()) == 3)
+    lines = [json.loads(line) for line in rig.new_lines()]
+    assert [line["n"] for line in lines] == ["1", "2", "3"]
+    assert {frozenset(line) for line in lines} == {frozenset(LOG_OF_PROBE)}
+    assert {line["i"] for line in lines} == {""}
+    assert all(msgspec.json.decode(line, type=LogLine).i == "" for line in rig.new_lines())
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 5],
+        [b"GET / HTTP/1.1\r\nHost: x\r\n\r\nBAD\x01 / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"],
+        [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /part"],
+        [b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"],
+        [b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n"],
+        [b"GET /.gatebook/upstream/orders HTTP/1.1\r\nHost: x\r\n\r\n" * 3],
+        [b"POST /.gatebook/live HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc" * 2],
+        [b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"],
+        [b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" * 2],
+    ],
+)
+def test_no_client_can_make_a_hole_among_the_numbers(rig: Rig, requests: list[bytes]) -> None:
+    """Or it could have the ledger say that lines were lost."""
+    with rig.connected(1) as connection:
+        connection.settimeout(0.3)
+        for data in requests:
+            with contextlib.suppress(OSError):
+                connection.sendall(data)
+                while connection.recv(65536):
+                    pass
+    rig.settled()
+    lines = [json.loads(line) for line in rig.new_lines()]
+    numbers = [int(line["n"]) for line in lines if line["c"] == lines[0]["c"]]
+    assert numbers == list(range(1, len(numbers) + 1))

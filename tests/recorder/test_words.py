@@ -2,89 +2,51 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.guard.place import configured
-
-from gatebook import record
-from gatebook.recorder.gatewaylog import GatewayLog
-from gatebook.recorder.journal import Journal
-from gatebook.wire import Item
+from tests.recorder.place import Book, Desk, Gateway
 
 REFUSED = "connect() failed (111: Connection refused) while connecting to upstream"
 SHORT = "upstream prematurely closed connection while sending to client"
 RETRIED = "upstream prematurely closed connection while reading response header from upstream"
 
 
-class Ledger:
-    """`journal.Ledger` in memory."""
-
-    def __init__(self) -> None:
-        self.records: list[record.Record] = []
-
-    def append(self, records: Sequence[bytes], memo: bytes = b"") -> int:
-        first = len(self.records)
-        self.records += [record.decode(data) for data in records]
-        return first
-
-    def sync(self) -> None:
-        pass
-
-
 class Log:
     """A gateway's log folder, and what the recorder makes of it."""
 
     def __init__(self, folder: Path) -> None:
-        self.ledger = Ledger()
-        self.journal = Journal()
-        self._folder = folder
-        for name in ("access.log", "error.log"):
-            (folder / name).touch()
-        self._log = GatewayLog(
-            folder, self.journal, configured(), lambda: None, lambda name: bytes(16), lambda pid: True
-        )
+        self.gateway = Gateway(folder / "logs")
+        self.book = Book(folder)
+        self.desk = Desk(self.book, self.gateway)
+        self.decided = 0
 
     def decide(self, path: str) -> int:
         """An allowed request; its decision's index."""
-        made = record.Decision(
-            id=f"{len(self.ledger.records):032x}",
-            time_us=1,
-            request=record.RequestPart(method="GET", path=path),
-            decision=record.DecisionPart(
-                verdict="allow", status=200, reason="rule", configuration="", durability="before-access"
-            ),
-        )
-        told: list[int] = []
-        self.journal.add([Item(record.encode(made), 7, made.id)], told.append)
-        self.journal.commit(self.ledger)
-        return told[0]
+        self.decided += 1
+        return self.book.decide(self.decided, path=path)[0]
 
-    def line(self, decision: int, status: str, upstream: str, connection: str = "3") -> None:
-        fields = {"i": f"{decision:032x}", "d": str(decision), "r": "rule", "p": "7", "c": connection, "n": "1"}
-        fields |= {"t": "1.000", "s": status, "ok": "OK", "ua": "127.0.0.1:1", "us": upstream}
-        with (self._folder / "access.log").open("a") as stream:
-            stream.write(json.dumps(fields) + "\n")
+    def line(self, decision: int, status: str, upstream: str) -> None:
+        self.gateway.line(decision, decision, s=status, us=upstream)
 
-    def error(self, words: str, path: str, connection: str = "3") -> None:
-        said = f'{words}, client: 127.0.0.1, server: , request: "GET {path} HTTP/1.1", host: "x"'
-        with (self._folder / "error.log").open("a") as stream:
-            stream.write(f"2026/11/24 20:00:00 [error] 7#7: *{connection} {said}\n")
+    def error(self, words: str, path: str) -> None:
+        self.gateway.error(words, path=path)
 
     def outcomes(self) -> list[tuple[int | None, Any]]:
         """Decision and error of every outcome so far."""
-        self._log.tick(1.0)
-        self.journal.commit(self.ledger)
-        found = [each for each in self.ledger.records if isinstance(each, record.Outcome)]
-        return [(each.decision_index, each.error and each.error.detail) for each in found]
+        self.desk.read()
+        return [(each.decision_index, each.error and each.error.detail) for each in self.book.outcomes()]
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Log:
-    return Log(tmp_path)
+def log(tmp_path: Path) -> Iterator[Log]:
+    made = Log(tmp_path)
+    yield made
+    made.desk.close()
+    made.gateway.close()
+    made.book.close()
 
 
 def test_words_that_are_read_before_the_line_of_the_request_before_find_their_own(log: Log) -> None:

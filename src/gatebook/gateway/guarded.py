@@ -5,7 +5,7 @@
     @denied                           answers what the guard said
     @unfit                            the same as / where nginx does not like the client's certificate
     = /.gatebook/problem              answers what nginx itself refuses, and every failure
-    = /.gatebook/live, = …/ready      for load balancers; the only requests without a line in the log
+    = /.gatebook/live, = …/ready      for load balancers; their lines in the log are numbers alone
     = /.gatebook/token, …             pages of the portal, where there is one (portal)
     /.gatebook/                       anything else below: 404 to a client, 503 if the guard named it
 
@@ -24,6 +24,7 @@ from gatebook.gateway.tree import Block, Directive, directive, file, millisecond
 from gatebook.wire import DENIAL_STATUSES, FROM_GUARD
 
 GUARDS: Final = "gatebook_guard"  # upstream group
+PROBE_FORMAT: Final = "gatebook_probe"  # of the log
 _ASK: Final = "/.gatebook/guard"
 PROBLEM: Final = "/.gatebook/problem"
 _UPSTREAM: Final = "/.gatebook/upstream/"
@@ -87,7 +88,7 @@ def error_pages(without: tuple[int, ...] = ()) -> Block:
     ]
 
 
-def locations(configuration: Configuration, facts: NginxFacts) -> Block:
+def locations(configuration: Configuration, facts: NginxFacts, access_log: str) -> Block:
     return [
         directive("location", "/", block=_guarded(configuration)),
         *(
@@ -99,7 +100,7 @@ def locations(configuration: Configuration, facts: NginxFacts) -> Block:
         _denied(),
         _problem(),
         _nowhere(),
-        *_probes(),
+        *_probes(access_log),
     ]
 
 
@@ -267,9 +268,13 @@ def _nowhere() -> Directive:
     )
 
 
-def _probes() -> Block:
-    """Whether nginx lives, and whether the guard would decide; without a line in the log."""
-    quiet = [directive("access_log", "off"), directive("default_type", "text/plain")]
+def _probes(access_log: str) -> Block:
+    """Whether nginx lives, and whether the guard would decide; no record is made of it.
+
+    They have a line all the same, with their number on the connection: nobody could tell otherwise whether the
+    line of a request behind them is missing.
+    """
+    quiet = [directive("access_log", access_log, PROBE_FORMAT), directive("default_type", "text/plain")]
     return [
         directive("location", "=", "/.gatebook/live", block=[*quiet, directive("return", 200, "live\n")]),
         directive(

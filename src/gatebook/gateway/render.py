@@ -22,6 +22,7 @@ from gatebook.wire import (
     CERTIFICATE_TOO_LARGE,
     DENIAL_STATUSES,
     FROM_GUARD,
+    LOG_OF_PROBE,
     LOG_WITH_DECISION,
     LOG_WITHOUT_DECISION,
     MAX_CERTIFICATE_BYTES,
@@ -88,11 +89,15 @@ def _own_files(facts: NginxFacts) -> Block:
     return [directive(f"{name}_temp_path", f"temp-{name}") for name in ("client_body", "proxy", *protocols)]
 
 
+def _access_log(paths: Paths) -> str:
+    return file(paths.logs / "access.log")
+
+
 def _log(paths: Paths) -> Block:
     """One line a request, by one write each: unbuffered, so that kill -9 loses none."""
     decided = FROM_GUARD["Gatebook-Decision"]
-    access = file(paths.logs / "access.log")
-    found: Block = []
+    access = _access_log(paths)
+    found: Block = [_format(guarded.PROBE_FORMAT, LOG_OF_PROBE)]
     for name, fields, when in (
         ("gatebook_decided", LOG_WITH_DECISION, (0, 1)),
         ("gatebook_undecided", LOG_WITHOUT_DECISION, (1, 0)),
@@ -100,7 +105,7 @@ def _log(paths: Paths) -> Block:
         # Not `if=$gatebook_decision`: an index of 0 would not count as one.
         found += [
             _map(decided, f"${name}", {"": when[0], "default": when[1]}),
-            directive("log_format", name, "escape=json", json.dumps(fields, separators=(",", ":"))),
+            _format(name, fields),
             directive("access_log", access, name, f"if=${name}"),
         ]
     # What was asked, from the request line as it came: an error page has changed $uri and $request_method.
@@ -112,6 +117,10 @@ def _log(paths: Paths) -> Block:
         _map("$ssl_server_name", "$gatebook_asked_sni", {"~^([!-~]*)": "$1", "default": ""}),
         *found,
     ]
+
+
+def _format(name: str, fields: Mapping[str, str]) -> Directive:
+    return directive("log_format", name, "escape=json", json.dumps(fields, separators=(",", ":")))
 
 
 def _map(source: str, variable: str, cases: Mapping[str, object]) -> Directive:
@@ -255,7 +264,7 @@ def _server(configuration: Configuration, paths: Paths, listener: Listener, fact
             directive("listen", *listen),
             *tls,
             *guarded.error_pages(without=(495,) if asks else ()),
-            *guarded.locations(configuration, facts),
+            *guarded.locations(configuration, facts, _access_log(paths)),
             *portal.locations(configuration, paths),
         ],
     )

@@ -29,6 +29,7 @@ class LossReason(IntEnum):
 
     TORN = 1  # a crash came before its sync: nobody was told that it was written
     NOT_WRITTEN = 2  # the disk refused it: nobody was told that it was written
+    NO_LINE = 16  # the recorder's: the gateway's log has no line of it
 
 
 @dataclass(frozen=True, slots=True)

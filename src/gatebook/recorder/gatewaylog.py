@@ -1,47 +1,38 @@
 """Turns the gateway's two logs into outcomes for the journal, and decides which outcomes will never come.
 
-The access log tells what came of a request, the error log in whose words it failed; both are joined by the
-connection's number. A decision whose worker has died with all its lines read gets an outcome that says
-`outcome_unknown`: it is never left out, and never guessed.
+The access log tells what came of a request, the error log in whose words it failed. A decision whose worker has
+died with all its lines read gets an outcome that says `outcome_unknown`; a line that cannot be read, or that is
+missing from its connection, is a loss, and said so. Nothing is ever left out, and nothing guessed.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import itertools
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from gatebook import record, wire
 from gatebook.config.model import Configuration
+from gatebook.errors import LedgerError
+from gatebook.ledger.entry import Loss, LossReason
 from gatebook.recorder import memo, outcome
-from gatebook.recorder.journal import Journal
+from gatebook.recorder.journal import Journal, Told
+from gatebook.recorder.numbering import Missing, Numbering
 from gatebook.recorder.tail import Log, epoch
+from gatebook.recorder.words import Words
+from gatebook.recorder.worker import Workers, uptime_ticks
 from gatebook.redact import Redactor
 
-MAX_CONNECTIONS_WITH_WORDS = 20_000
-MAX_WORDS = 8
-MAX_PASSED = 3
+MAX_OPEN = 200_000
+MAX_BURIED = 4096  # at a time: one frame
+MAX_MISSING = 256  # at a time
+_LINE_BEGINS = b'{"i":"'
 
-
-def alive(pid: int) -> bool:
-    """Whether this is a worker of nginx still, and not another process that got its number."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return words.startswith(b"nginx:")
-
-
-@dataclass
-class _Words:
-    """What the error log said on a connection. `asked`: of which request, where it says so."""
-
-    text: str
-    asked: str | None
-    passed: int = 0  # lines of other requests on this connection since
+log = structlog.get_logger("recorder")
 
 
 class GatewayLog:
@@ -50,85 +41,126 @@ class GatewayLog:
         folder: Path,
         journal: Journal,
         configuration: Configuration,
+        workers: Workers,
+        *,
         reopen: Callable[[], None],
         pseudonym: Callable[[str], bytes],
-        alive: Callable[[int], bool] = alive,
+        now_us: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
+        self._workers = workers
         self._reopen = reopen
         self._pseudonym = pseudonym
-        self._alive = alive
-        self._epoch = epoch(folder)
+        self._now_us = now_us
+        self._monotonic = monotonic
+        self._epoch = epoch(folder, f"{workers.boot} {uptime_ticks()}")
         cursor = journal.cursor
-        self._orphans: list[int] = []
         if cursor is None or cursor.epoch != self._epoch:
-            # Another folder: the lines that would tell of the decisions left open are gone for good.
-            self._orphans = list(journal.open)
             cursor = memo.Cursor(self._epoch, {}, {})
         self._access = Log(folder, "access", cursor.access)
         self._error = Log(folder, "error", cursor.error)
+        self._words = Words(begun=self._error.begun)
+        self._numbering = Numbering(dict(cursor.workers), self._is_ours_from_birth)
         self._decoder = msgspec.json.Decoder(wire.LogLine)
-        self._words: OrderedDict[int, list[_Words]] = OrderedDict()
-        self._dead: dict[int, bool] = {}
-        self.requests = self.unreadable = 0
+        self._gone: set[int] = set()
+        self._unreadable = 0
+        self.requests = self.lost = 0  # since the last heartbeat
         self.configure(configuration)
+        journal.tell((), self._cursor())
 
     def configure(self, configuration: Configuration) -> None:
         self._redactor = Redactor(configuration)
 
-    def tick(self, now: float) -> bool:
-        """Read what is new. True when something was added to the journal that wants a commit."""
+    def _is_ours_from_birth(self, worker: int) -> bool:
+        """A worker that is younger than this folder has written all of its lines into it."""
+        _, _, born = self._epoch.partition(" ")
+        boot, _, ticks = born.partition(" ")
+        since = self._workers.since(worker)
+        if since is None or not ticks.isdigit():
+            return False
+        return boot != self._workers.boot or since > int(ticks)
+
+    # -- reading ----------------------------------------------------------------------------------------
+    def tick(self) -> bool:
+        """Read some of what is new. True when there was something; the journal may then want a commit."""
         # The access lines first: the words of their errors are written before them.
         access = self._access.read()
         error = self._error.read()
-        for data in error:
-            self._take_error(data, now)
-        for data in access:
-            self._take_access(data)
-        moved = bool(access or error)
-        if moved:
-            self._journal.move_cursor(self._cursor())
-        return self._journal.waiting
+        told = [each for data in error if (each := self._heeded(self._take_error, data)) is not None]
+        told += [each for data in access if (each := self._heeded(self._take_access, data)) is not None]
+        told += self._losses()
+        if access or error or told:
+            self._journal.tell(told, self._cursor())
+            return True
+        return False
+
+    def _heeded(self, take: Callable[[bytes], Told | None], data: bytes) -> Told | None:
+        """A line that we fail on is lost; it would stop the next process as well, and then for good."""
+        try:
+            return take(data)
+        except LedgerError:
+            raise
+        except Exception:
+            log.exception("error in reading a line of the gateway's log; it counts as lost")
+            self._unreadable += 1
+            return None
+
+    def _losses(self) -> list[Told]:
+        """A record of the lines that were lost since the last call, if any."""
+        lines = self._unreadable + self._access.torn
+        self._unreadable = self._access.torn = 0
+        self.lost += lines
+        return [self._event("gateway.log_unreadable", lines=lines)] if lines else []
 
     def _cursor(self) -> memo.Cursor:
-        return memo.Cursor(self._epoch, dict(self._access.offsets), dict(self._error.offsets))
+        highest = dict(self._numbering.highest)
+        return memo.Cursor(self._epoch, dict(self._access.offsets), dict(self._error.offsets), highest)
 
-    def _take_access(self, data: bytes) -> None:
-        try:
-            line = self._decoder.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            self.unreadable += 1
-            return
+    def _event(self, event: str, **detail: object) -> Told:
+        return Told(record.encode(record.System(time_us=self._now_us(), event=event, detail=detail)))
+
+    def _take_access(self, data: bytes) -> Told | None:
+        line = self._decode(data)
+        if line is None:
+            return None
+        connection = outcome.number(line.c)
+        self._number(line, connection)
+        if not line.i:
+            return None  # a load balancer's question, logged for its number alone
         self.requests += 1
-        connection = int(line.c) if line.c.isdigit() else -1
-        words = self._words_for(connection, line) if connection in self._words else []
-        made = outcome.from_line(line, words, None if line.d else self._asked)
-        index = made.decision_index
+        index = outcome.number(line.d)
+        said = self._words.about(connection, lambda: self._request_of(line, index))
+        made = outcome.from_line(line, said, None if line.d else self._asked)
         if index is None:
             index = self._journal.decision_of(line.i)
             if index is not None:
                 made = msgspec.structs.replace(made, decision_index=index, request=None, client=None, tls=None)
-        self._journal.add_outcome(record.encode(made), index)
+        return Told(record.encode(made), index, line.i)
 
-    def _words_for(self, connection: int, line: wire.LogLine) -> list[str]:
-        """The error log's words about this line's request; those of other requests on the connection stay.
+    def _decode(self, data: bytes) -> wire.LogLine | None:
+        """None for what is no line. Behind a line that a killed worker has torn, the next one can be read."""
+        try:
+            return self._decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._unreadable += 1
+        at = data.rfind(_LINE_BEGINS)  # a quotation mark within a value would be escaped
+        try:
+            return self._decoder.decode(data[at:]) if at > 0 else None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
 
-        They may be read before the line that they belong to, and before the line of the request before that.
-        """
-        asked = self._journal.asked(int(line.d)) if line.d.isdigit() else f"{line.m} {line.q}" if line.q else None
-        mine: list[str] = []
-        others: list[_Words] = []
-        for words in self._words.pop(connection):
-            about = words.asked is None or asked is None or words.asked == asked
-            if about:
-                mine.append(words.text)
-            # Of several that fit, one is this request's; on HTTP/2 the others are those of the same path.
-            if (not about or len(mine) > 1) and words.passed < MAX_PASSED:
-                words.passed += 1
-                others.append(words)
-        if others:
-            self._words[connection] = others
-        return mine
+    def _number(self, line: wire.LogLine, connection: int | None) -> None:
+        pid, number = outcome.number(line.p), outcome.number(line.n)
+        if line.pr == "HTTP/2.0" or pid is None or connection is None or not number:
+            return
+        self._numbering.saw(self._workers.worker(pid), connection, number, self._monotonic())
+
+    def _request_of(self, line: wire.LogLine, decision: int | None) -> str | None:
+        """Method and path, as the error log tells them."""
+        if decision is not None:
+            return self._journal.asked(decision)
+        return f"{line.m} {line.q}" if line.q else None
 
     def _asked(self, line: wire.LogLine) -> record.Outcome:
         redact = self._redactor
@@ -146,60 +178,81 @@ class GatewayLog:
         part = self._redactor.client_part(address, None, None if name is None else self._pseudonym(name).hex())
         return part if part is not None and part.address is not None else None
 
-    def _take_error(self, data: bytes, now: float) -> None:
-        line = outcome.parse_error_line(data.decode("utf-8", "replace"))
-        if line is None or line.connection is None:
-            return
-        if outcome.handshake_failed(line):
-            made = record.Outcome(
-                time_us=int(now * 1e6),
-                client=self._client(line.address or ""),
-                error=record.ErrorPart(
-                    source="client",
-                    detail="tls_handshake_failed",
-                    message=record.cut(self._redactor.scrub(line.words), 500),
-                ),
-            )
-            self._journal.add_outcome(record.encode(made), None)
-            return
-        words = self._words.setdefault(line.connection, [])
-        self._words.move_to_end(line.connection)
-        if len(words) < MAX_WORDS:
-            words.append(_Words(self._redactor.scrub(line.words), line.asked))
-        while len(self._words) > MAX_CONNECTIONS_WITH_WORDS:
-            self._words.popitem(last=False)
+    def _take_error(self, data: bytes) -> Told | None:
+        failed = self._words.hear(data)
+        if failed is None:
+            return None
+        cause = record.ErrorPart(
+            source="client",
+            detail="tls_handshake_failed",
+            message=record.cut(self._redactor.scrub(failed.words), 500),
+        )
+        client = self._client(failed.address or "")
+        return Told(record.encode(record.Outcome(time_us=self._now_us(), client=client, error=cause)))
 
-    def bury(self, now: float) -> bool:
-        """Open decisions of workers that are gone: outcome unknown. True when any was added."""
-        gone = {worker for worker in set(self._journal.open.values()) if not self._alive(worker)}
-        # A worker writes its lines before it ends; they are read in the tick between the two looks.
-        certain = {worker for worker in gone if worker in self._dead} if not self._access.behind() else set()
-        self._dead = dict.fromkeys(gone, True)
-        lost, self._orphans = [i for i in self._orphans if i in self._journal.open], []
-        for index in lost + [i for i, worker in self._journal.open.items() if worker in certain]:
-            made = record.Outcome(
-                time_us=int(now * 1e6),
-                decision_index=index,
-                error=record.ErrorPart(source="gateway", detail="outcome_unknown"),
-            )
-            self._journal.add_outcome(record.encode(made), index)
-        return bool(certain or lost)
+    # -- what will never come ---------------------------------------------------------------------------
+    def bury(self) -> None:
+        """Open decisions of workers that are gone: outcome unknown. Call each second."""
+        self._workers.refresh()
+        waiting = self._journal.open
+        known = {opened.worker for opened in waiting.values()} | self._numbering.highest.keys()
+        gone = {worker for worker in known if not self._workers.alive(worker)}
+        # A worker writes its lines before it ends. So what had gone at the last look has all its lines read
+        # once there is nothing that was not looked at.
+        certain = gone & self._gone if not self._access.behind() else set()
+        self._gone = gone
+        for worker in certain:
+            self._numbering.forget(worker)
+        dead = (i for i, opened in waiting.items() if opened.worker in certain)
+        # The gateway cannot have so many under way: their lines do not come, as on a full disk.
+        excess = itertools.islice(waiting, max(0, len(waiting) - MAX_OPEN))
+        chosen = dict.fromkeys(itertools.islice(itertools.chain(dead, excess), MAX_BURIED))
+        self._journal.tell(self._unknown(index) for index in chosen)
 
-    def turn(self, now: float) -> None:
+    def _unknown(self, index: int) -> Told:
+        error = record.ErrorPart(source="gateway", detail="outcome_unknown")
+        return Told(
+            record.encode(record.Outcome(time_us=self._now_us(), decision_index=index, error=error)), index
+        )
+
+    def look_for_missing(self) -> None:
+        """Requests without a line: a LOSS entry each, and a record that lists them. Call each second."""
+        if self._access.behind():
+            return
+        missing = self._numbering.missing(self._monotonic(), MAX_MISSING)
+        if not missing:
+            return
+        shown = [[each.worker_pid, each.connection, each.first, each.last] for each in missing]
+        self._journal.tell([self._event("gateway.log_incomplete", missing=shown)])
+        for each in missing:
+            self._journal.enter(_loss(each))
+
+    # -- files ------------------------------------------------------------------------------------------
+    def turn(self) -> None:
         """Rotate and retire files; call now and then."""
         changed = False
-        for log in (self._access, self._error):
-            log.rotate(now, self._reopen)
-            changed |= log.retire(now)
+        for each in (self._access, self._error):
+            each.rotate(self._monotonic(), self._reopen)
+            changed |= each.retire(self._monotonic())
         if changed:
-            self._journal.move_cursor(self._cursor())
+            self._journal.tell(self._losses(), self._cursor())
 
-    def sweep_if(self, durable: bool) -> None:
-        """After a commit: retired files go when the cursor without them is durable."""
-        if durable:
-            self._access.sweep()
-            self._error.sweep()
+    def put_away(self) -> None:
+        """At the end, when the gateway has ended before us: nothing stays behind in clear."""
+        if not self._access.behind() and not self._error.behind():
+            for each in (self._access, self._error):
+                each.put_away()
+            self._journal.tell(self._losses(), self._cursor())
+
+    def sweep(self) -> None:
+        """Delete what was retired. Call only when the cursor without those files is durable."""
+        self._access.sweep()
+        self._error.sweep()
 
     def close(self) -> None:
         self._access.close()
         self._error.close()
+
+
+def _loss(missing: Missing) -> Callable[[], Loss]:
+    return lambda: Loss(missing.producer, missing.first, missing.last, LossReason.NO_LINE)

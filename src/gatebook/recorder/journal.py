@@ -1,65 +1,104 @@
 """What is appended to the ledger, which decisions are open, and the memos that make both survive a kill.
 
-Batches wait in memory until `commit`, which appends them all, syncs once, and only then calls each batch's
-`done`. Nothing is ever acknowledged before its sync. No clock, no socket, no log file in here.
+Batches, log lines and entries wait in memory until `commit`, which appends them all, syncs once, and only then
+calls each batch's `done`. Nothing is ever acknowledged before its sync. A log line's outcome joins its decision
+by index, or, where the guard's answer was lost or did not wait, by the request's id, whichever of the two comes
+first. No clock, no socket, no log file in here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
+from gatebook.errors import Damaged
+from gatebook.ledger.entry import Entry
 from gatebook.record import Decision, decode
 from gatebook.recorder import memo
+from gatebook.recorder.memo import Open
 from gatebook.scrub import MASK
 from gatebook.wire import Item
 
 MAX_FRAME_RECORDS = 2048
 MAX_FRAME_BYTES = 4 << 20
+MAX_EARLY = 10_000
+_OUTCOME = b'{"v":1,"kind":"outcome"'
+
+Done = Callable[[int], None]
 
 
 class Ledger(Protocol):
     """The part of `ledger.writer.Writer` that is used here."""
 
     def append(self, records: Sequence[bytes], memo: bytes = b"") -> int: ...
+    def append_entry(self, entry: Entry, memo: bytes = b"") -> int: ...
     def sync(self) -> None: ...
 
 
+class Told(NamedTuple):
+    """A record of the recorder's own, an outcome mostly; it closes `decision`.
+
+    An outcome of a request whose decision has not come gives its id, so that it is not opened any more.
+    """
+
+    record: bytes
+    decision: int | None = None
+    request_id: str = ""
+
+
 class Journal:
-    def __init__(self) -> None:
-        self.open: dict[int, int] = {}  # decision index -> gateway worker that will write its line
+    def __init__(self, key: bytes = b"", worker: Callable[[int], int] = lambda pid: pid) -> None:
+        """`key` is for tags; `worker` says which process an id is."""
+        self.open: dict[int, Open] = {}
         self.cursor: memo.Cursor | None = None
         self.decisions = self.outcomes = 0  # since the last heartbeat
-        self._by_id: dict[str, int] = {}
-        self._ids: dict[int, str] = {}
+        self._tagger = hashlib.blake2b(digest_size=memo.TAG_BYTES, key=key)
+        self._worker = worker
+        self._by_tag: dict[bytes, int] = {}
+        self._early: OrderedDict[bytes, None] = OrderedDict()  # tags of requests whose outcome is there already
         self._records: dict[int, bytes] = {}  # of open decisions made in this process's life
-        self._batches: list[tuple[list[Item], Callable[[int], None]]] = []
-        self._outcomes: list[tuple[bytes, int | None]] = []
+        self._batches: list[tuple[list[Item], Done]] = []
+        self._told: list[Told] = []
+        self._entries: list[Callable[[], Entry]] = []
         self._new_cursor: memo.Cursor | None = None
 
     def restore(self, memos: Sequence[tuple[int, bytes]]) -> None:
-        restored = memo.restore(memos)
+        """Raises Damaged when they are no memos of ours."""
+        try:
+            restored = memo.restore(memos)
+        except ValueError as error:
+            why = f"the last segment's memos are not the recorder's: {error}"
+            raise Damaged(f"{why}; bring the segment back from a copy") from error
         self.open, self.cursor = restored.open, restored.cursor
+        self._by_tag = {opened.tag: index for index, opened in self.open.items()}
 
     def snapshot(self) -> bytes:
         """The memo that a new segment begins with."""
-        return memo.encode(memo.Snapshot(memo.runs(sorted(self.open.items())), self.cursor))
+        return memo.encode(memo.Snapshot(*memo.runs(sorted(self.open.items())), self.cursor))
 
-    def add(self, items: list[Item], done: Callable[[int], None]) -> None:
+    def add(self, items: list[Item], done: Done) -> None:
         """A batch that becomes durable as one unit; `done(first_index)` after its sync."""
         self._batches.append((items, done))
 
-    def add_outcome(self, record: bytes, decision: int | None) -> None:
-        """An outcome; it closes `decision`."""
-        self._outcomes.append((record, decision))
+    def tell(self, told: Iterable[Told], cursor: memo.Cursor | None = None) -> None:
+        """What was made of log lines, with the cursor behind them: both become durable together, or neither."""
+        for each in told:
+            self._told.append(each)
+            if each.decision is None and each.request_id:
+                self._early[self._tag(each.request_id)] = None
+        while len(self._early) > MAX_EARLY:
+            self._early.popitem(last=False)
+        self._new_cursor = cursor or self._new_cursor
 
-    def move_cursor(self, cursor: memo.Cursor) -> None:
-        """Becomes durable with the outcomes added since the last commit, never before them."""
-        self._new_cursor = cursor
+    def enter(self, make: Callable[[], Entry]) -> None:
+        """An entry that is no record; `make` is called in its place, when all that waits before it is counted."""
+        self._entries.append(make)
 
     def decision_of(self, request_id: str) -> int | None:
-        """The open decision of a request whose log line does not know it (the guard's answer was lost)."""
-        return self._by_id.get(request_id)
+        """The open decision of a request whose log line does not name it."""
+        return self._by_tag.get(self._tag(request_id))
 
     def asked(self, index: int) -> str | None:
         """Method and path of an open decision as they came; None where its record does not say that exactly."""
@@ -72,9 +111,14 @@ class Journal:
             return None
         return f"{decision.request.method} {path}"
 
+    def _tag(self, request_id: str) -> bytes:
+        tagger = self._tagger.copy()
+        tagger.update(request_id.encode("utf-8", "surrogateescape"))
+        return tagger.digest()
+
     @property
     def waiting(self) -> bool:
-        return bool(self._batches or self._outcomes)
+        return bool(self._batches or self._told or self._entries)
 
     @property
     def cursor_is_durable(self) -> bool:
@@ -82,65 +126,69 @@ class Journal:
         return self._new_cursor is None
 
     def commit(self, ledger: Ledger) -> None:
-        """Append all that waits, sync, acknowledge. Raises LedgerFull: then nothing of it is acknowledged."""
+        """Append all that waits, sync, acknowledge. Raises LedgerError: then nothing of it is acknowledged."""
         batches, self._batches = self._batches, []
-        outcomes, self._outcomes = self._outcomes, []
-        finished: list[tuple[Callable[[int], None], int]] = []
+        told, self._told = self._told, []
+        entries, self._entries = self._entries, []
+        finished: list[tuple[Done, int]] = []
         for group in _groups(batches):
-            items = [item for batch, _ in group for item in batch]
-            first = self._append(ledger, items)
-            for batch, done in group:
+            first = self._append([item for items, _ in group for item in items], ledger)
+            for items, done in group:
                 finished.append((done, first))
-                first += len(batch)
-        self._append_outcomes(ledger, outcomes)
+                first += len(items)
+        self._append_told(told, ledger)
+        for make in entries:
+            # What was told is appended by now, so an idle log's cursor may go with any entry.
+            change = memo.encode(memo.Change(cursor=self._new_cursor)) if self._new_cursor is not None else b""
+            ledger.append_entry(make(), change)
+            self._cursor_written()
         # A crash before the sync: frames may be there or not; nobody was told that they are.
         ledger.sync()
         for done, index in finished:
             done(index)
 
-    def _append(self, ledger: Ledger, items: list[Item]) -> int:
-        opened = memo.runs((at, item.worker) for at, item in enumerate(items) if item.worker)
-        change = memo.encode(memo.Change(opened)) if opened else b""
+    def _append(self, items: list[Item], ledger: Ledger) -> int:
+        opened = []
+        for at, item in enumerate(items):
+            if not item.worker:
+                continue
+            self.decisions += 1
+            tag = self._tag(item.request_id)
+            if tag in self._early:
+                del self._early[tag]
+            else:
+                opened.append((at, Open(self._worker(item.worker), tag)))
+        change = memo.encode(memo.Change(*memo.runs(opened))) if opened else b""
         first = ledger.append([item.record for item in items], change)
-        for at, item in enumerate(items, first):
-            if item.worker:
-                self.open[at] = item.worker
-                self._by_id[item.request_id] = at
-                self._ids[at] = item.request_id
-                self._records[at] = item.record
-                self.decisions += 1
+        for at, each in opened:
+            self.open[first + at] = each
+            self._by_tag[each.tag] = first + at
+            self._records[first + at] = items[at].record
         return first
 
-    def _append_outcomes(self, ledger: Ledger, outcomes: list[tuple[bytes, int | None]]) -> None:
-        """One frame for all of them and the cursor: a crash keeps both or neither, so no line counts twice."""
-        if not outcomes:
+    def _append_told(self, told: list[Told], ledger: Ledger) -> None:
+        """One frame for all of it and the cursor: a crash keeps both or neither, so no line counts twice."""
+        if not told:
             return  # lines that made no record move the cursor with the next frame
-        closed = [index for _, index in outcomes if index is not None and index in self.open]
-        ledger.append([record for record, _ in outcomes], memo.encode(memo.Change([], closed, self._new_cursor)))
-        self.cursor_written()
+        closed = [each.decision for each in told if each.decision is not None and each.decision in self.open]
+        change = memo.encode(memo.Change(closed=closed, cursor=self._new_cursor))
+        ledger.append([each.record for each in told], change)
+        self._cursor_written()
         for index in closed:
-            self.open.pop(index, None)
+            opened = self.open.pop(index, None)
             self._records.pop(index, None)
-            request_id = self._ids.pop(index, None)
-            if request_id is not None:
-                self._by_id.pop(request_id, None)
-        self.outcomes += len(outcomes)
+            if opened is not None and self._by_tag.get(opened.tag) == index:
+                del self._by_tag[opened.tag]
+        self.outcomes += sum(each.record.startswith(_OUTCOME) for each in told)
 
-    def pending_cursor(self) -> bytes:
-        """The memo for a frame of somebody else's (a heartbeat), so that an idle log's cursor moves too."""
-        return memo.encode(memo.Change([], [], self._new_cursor)) if self._new_cursor is not None else b""
-
-    def cursor_written(self) -> None:
-        """The frame with the new cursor is appended."""
+    def _cursor_written(self) -> None:
         if self._new_cursor is not None:
             self.cursor, self._new_cursor = self._new_cursor, None
 
 
-def _groups(
-    batches: list[tuple[list[Item], Callable[[int], None]]],
-) -> list[list[tuple[list[Item], Callable[[int], None]]]]:
+def _groups(batches: list[tuple[list[Item], Done]]) -> list[list[tuple[list[Item], Done]]]:
     """Batches in order, as many to a frame as fit; a batch is never divided."""
-    groups: list[list[tuple[list[Item], Callable[[int], None]]]] = []
+    groups: list[list[tuple[list[Item], Done]]] = []
     count = size = 0
     for batch in batches:
         records = len(batch[0])

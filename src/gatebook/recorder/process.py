@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import structlog
@@ -22,29 +23,30 @@ import uvloop
 from gatebook import __version__, ownlog, record
 from gatebook.config import effective
 from gatebook.config.model import Configuration
-from gatebook.errors import EnvironmentFault, GatebookError, LedgerError
+from gatebook.errors import EnvironmentFault, GatebookError
 from gatebook.ledger.entry import Heartbeat
 from gatebook.ledger.keys import load_recipients, load_signer
 from gatebook.ledger.writer import Writer
 from gatebook.paths import Paths, check_private, make_private
 from gatebook.recorder.gatewaylog import GatewayLog
-from gatebook.recorder.journal import Journal
+from gatebook.recorder.journal import Journal, Told
 from gatebook.recorder.once import Once
 from gatebook.recorder.service import Connection, Service
 from gatebook.recorder.vault import Vault
+from gatebook.recorder.worker import Workers, machine
 
 TICK_S = 0.1
 CHECKPOINT_S = 1.0
 CHECKPOINT_ENTRIES = 8192
 HEARTBEAT_S = 60.0
-BURY_S = 1.0
 DRAIN_S = 5.0
+MAX_COUNT = (1 << 32) - 1  # what a heartbeat can say
 
 log = structlog.get_logger("recorder")
 
 
 def now_us() -> int:
-    return time.time_ns() // 1000
+    return max(0, time.time_ns() // 1000)
 
 
 def open_writer(configuration: Configuration, paths: Paths, journal: Journal) -> Writer:
@@ -63,28 +65,65 @@ def open_writer(configuration: Configuration, paths: Paths, journal: Journal) ->
     )
 
 
-def reopen_logs(pid_file: Path) -> None:
-    """Ask nginx to open its log files anew; no running nginx is no error."""
-    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
-        os.kill(int(pid_file.read_text()), signal.SIGUSR1)
+def load_pseudonym_key(keys: Path) -> bytes:
+    """Raises EnvironmentFault."""
+    path = keys / "pseudonym.key"
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{path}: {(error.strerror or str(error)).lower()}; a backup may have it"
+        ) from error
+    if len(key) != 32:
+        raise EnvironmentFault(f"{path}: {len(key)} bytes; expected 32: bring it back from a backup")
+    return key
+
+
+class Gateway:
+    """The gateway's master process, as far as its pid file tells."""
+
+    def __init__(self, pid_file: Path) -> None:
+        self._pid_file = pid_file
+
+    def pid(self) -> int | None:
+        """None when it does not run. A pid file that was left behind may name anybody."""
+        try:
+            pid = int(self._pid_file.read_text())
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if words.startswith(b"nginx: master") else None
+
+    def reopen(self) -> None:
+        """Have it open its log files anew, if it runs."""
+        pid = self.pid()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
 
 
 class Recorder:
     def __init__(self, paths: Paths, configuration: Configuration) -> None:
         self._paths = paths
         self._configuration = configuration
-        self._journal = Journal()
-        self._writer = open_writer(configuration, paths, self._journal)
-        self._vault = Vault(paths.vault, (paths.keys / "pseudonym.key").read_bytes())
+        key = load_pseudonym_key(paths.keys)
+        workers = Workers(machine())
+        self._vault = Vault(paths.vault, key)
         self._once = Once(paths.once)
-        self._service = Service(self._writer, self._journal, self._vault, self._once, failed=self._fail)
-        self._service.applied = self._applied
+        self._journal = Journal(hmac.digest(key, b"gatebook request tags", "sha256"), workers.worker)
+        self._writer = open_writer(configuration, paths, self._journal)
+        self._service = Service(
+            self._writer, self._journal, self._vault, self._once, failed=self._fail, prepare=self._prepare
+        )
+        self._gateway = Gateway(paths.nginx / "nginx.pid")
         self._logs = GatewayLog(
             paths.logs,
             self._journal,
             configuration,
-            reopen=lambda: reopen_logs(paths.nginx / "nginx.pid"),
+            workers,
+            reopen=self._gateway.reopen,
             pseudonym=self._vault.pseudonym,
+            now_us=now_us,
         )
         self._stop = asyncio.Event()
         self._checkpointed = 0
@@ -93,54 +132,61 @@ class Recorder:
     def _fail(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error
-            log.error("stopped acknowledging", error=str(error))
+            log.error("stopped acknowledging", error=str(error), exc_info=_unforeseen(error))
         self._stop.set()
 
-    def _applied(self, digest: bytes) -> None:
-        with contextlib.suppress(EnvironmentFault):
-            configuration = effective.read(self._paths.effective)
-            if configuration.digest() == digest:
-                self._configuration = configuration
-                self._logs.configure(configuration)
+    def _prepare(self, digest: bytes) -> Callable[[], None]:
+        """What follows when that configuration is in force. Raises EnvironmentFault when it is another one."""
+        configuration = effective.read(self._paths.effective)
+        if configuration.digest() != digest:
+            raise EnvironmentFault(f"{self._paths.effective}: not the configuration that is to be in force")
 
-    def _say(self, event: str, detail: dict[str, object]) -> None:
+        def switch() -> None:
+            self._configuration = configuration
+            self._logs.configure(configuration)
+
+        return switch
+
+    def _say(self, event: str, **detail: object) -> None:
         data = record.encode(record.System(time_us=now_us(), event=event, detail=detail))
-        self._journal.add_outcome(data, None)
+        self._journal.tell([Told(data)])
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        recovered = self._writer.recovered
-        self._service.policy(self._configuration.digest())
-        detail = {"version": __version__, "clean": recovered.clean, "open": len(self._journal.open)}
-        self._say("recorder.start", detail)
+        self._service.enter_policy(self._configuration.digest())
+        clean, waiting = self._writer.recovered.clean, len(self._journal.open)
+        vault = {"vault": "made anew"} if self._vault.made else {}
+        self._say("recorder.start", version=__version__, clean=clean, open=waiting, **vault)
         self._service.commit()
-        socket = self._paths.recorder_socket
-        socket.unlink(missing_ok=True)  # the lock is ours, so whoever made it is gone
-        old = os.umask(0o177)
-        server = await loop.create_unix_server(lambda: Connection(self._service), str(socket), backlog=128)
-        os.umask(old)
-        log.info("ready", entries=self._writer.synced, clean=recovered.clean, open=len(self._journal.open))
-        tasks = [
-            loop.create_task(self._watch(period, work))
-            for period, work in (
-                (TICK_S, self._tick),
-                (BURY_S, self._bury),
-                (HEARTBEAT_S, self._heartbeat),
-            )
-        ]
-        tasks.append(loop.create_task(self._checkpoints()))
+        if self._error is not None:
+            raise self._error
+        server = await self._listen()
+        log.info("ready", entries=self._writer.synced, clean=clean, open=waiting)
+        work = (self._follow, self._each_second, self._heartbeats, self._checkpoints)
+        tasks = [loop.create_task(self._watched(each)) for each in work]
         await self._stop.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         server.close()
-        await self._drain()
+        await self._end()
         if self._error is not None:
             raise self._error
 
-    async def _drain(self) -> None:
+    async def _listen(self) -> asyncio.AbstractServer:
+        socket = self._paths.recorder_socket
+        socket.unlink(missing_ok=True)  # the lock is ours, so whoever made it is gone
+        old = os.umask(0o177)
+        try:
+            return await asyncio.get_running_loop().create_unix_server(
+                lambda: Connection(self._service), str(socket), backlog=128
+            )
+        finally:
+            os.umask(old)
+
+    async def _end(self) -> None:
         """Guards end before we do; what they still send is taken until they have hung up."""
         deadline = time.monotonic() + DRAIN_S
         while self._error is None and self._service.connections and time.monotonic() < deadline:  # noqa: ASYNC110
@@ -148,52 +194,63 @@ class Recorder:
         for connection in list(self._service.connections):
             connection.close()
         if self._error is None:
-            self._tick()
-            self._bury()
-            self._say("recorder.stop", {"open": len(self._journal.open)})
-            self._service.commit()
+            self._last_words()
         self._logs.close()
         self._vault.close()
         self._once.close()
         if self._error is None:
             self._writer.close()
 
-    async def _watch(self, period: float, work: Callable[[], None]) -> None:
+    def _last_words(self) -> None:
+        while self._logs.tick():
+            self._commit()
+        self._logs.bury()
+        if self._gateway.pid() is None:
+            self._logs.put_away()
+        self._say("recorder.stop", open=len(self._journal.open))
+        self._commit()
+
+    def _commit(self) -> None:
+        """What has been told, with everything else that waits. Files that are sealed by it are deleted."""
+        if self._journal.waiting:
+            self._service.commit()
+        if self._service.broken is None and self._journal.cursor_is_durable:
+            self._logs.sweep()
+
+    # -- what goes on while it runs ---------------------------------------------------------------------
+    async def _watched(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Whatever ends this work ends the process: without it the ledger would be incomplete, unnoticed."""
+        try:
+            await work()
+        except Exception as error:
+            self._fail(error)
+
+    async def _follow(self) -> None:
+        """Read the gateway's logs; a long way behind, others still get their turn."""
         while True:
-            await asyncio.sleep(period)
-            try:
-                work()
-            except (LedgerError, OSError) as error:
-                self._fail(error)
-                return
+            more = self._logs.tick()
+            self._commit()
+            await asyncio.sleep(0 if more else TICK_S)
 
-    def _tick(self) -> None:
-        while self._logs.tick(time.time()):
-            self._service.commit()
-            if self._service.broken:
-                return
-            self._logs.sweep_if(self._journal.cursor_is_durable)
+    async def _each_second(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._logs.turn()
+            self._logs.bury()
+            self._logs.look_for_missing()
+            self._commit()
 
-    def _bury(self) -> None:
-        self._logs.turn(time.monotonic())
-        if self._logs.bury(time.time()):
-            self._service.commit()
+    async def _heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            self._journal.enter(self._heartbeat)
+            self._commit()
 
-    def _heartbeat(self) -> None:
-        journal = self._journal
-        entry = Heartbeat(
-            t_us=now_us(),
-            decisions=journal.decisions,
-            outcomes=journal.outcomes,
-            open=len(journal.open),
-            requests=self._logs.requests,
-            lost=self._logs.unreadable,
-        )
-        self._writer.append_entry(entry, journal.pending_cursor())
-        journal.cursor_written()
-        journal.decisions = journal.outcomes = self._logs.requests = self._logs.unreadable = 0
-        self._service.commit()
-        self._logs.sweep_if(journal.cursor_is_durable)
+    def _heartbeat(self) -> Heartbeat:
+        journal, logs = self._journal, self._logs
+        counts = (journal.decisions, journal.outcomes, len(journal.open), logs.requests, logs.lost)
+        journal.decisions = journal.outcomes = logs.requests = logs.lost = 0
+        return Heartbeat(now_us(), *(min(count, MAX_COUNT) for count in counts))
 
     async def _checkpoints(self) -> None:
         """Sign each second, or sooner when much has come; the writing happens beside the loop."""
@@ -203,29 +260,30 @@ class Recorder:
                 await asyncio.sleep(CHECKPOINT_S / 10)
                 if self._writer.synced - self._checkpointed >= CHECKPOINT_ENTRIES:
                     break
-            try:
-                plan = self._writer.plan_checkpoint()
-                if plan is not None:
-                    await loop.run_in_executor(None, plan.write)
-                    self._checkpointed = self._writer.synced
-            except (LedgerError, OSError) as error:
-                self._fail(error)
-                return
+            plan = self._writer.plan_checkpoint()
+            if plan is not None:
+                await loop.run_in_executor(None, plan.write)
+                self._checkpointed = self._writer.synced
+
+
+def _unforeseen(error: BaseException) -> BaseException | None:
+    """An error whose traceback somebody will need."""
+    return None if isinstance(error, GatebookError | OSError) else error
 
 
 def main(arguments: Sequence[str]) -> None:
     """`arguments`: the state folder. Reads the effective configuration from it."""
     ownlog.configure("recorder")
     paths = Paths(Path(arguments[0]))
-    configuration = effective.read(paths.effective)
-    make_private(paths.runtime)
-    make_private(paths.logs)
 
     async def run() -> None:
+        configuration = effective.read(paths.effective)
+        make_private(paths.runtime)
+        make_private(paths.logs)
         await Recorder(paths, configuration).run()
 
     try:
         uvloop.run(run())
-    except GatebookError as error:
+    except (GatebookError, OSError) as error:
         log.error("stopped", error=str(error))
-        raise SystemExit(error.exit_code) from error
+        raise SystemExit(getattr(error, "exit_code", 1)) from error

@@ -1,8 +1,8 @@
 """The recorder's socket: messages in, one group commit a turn of the loop, replies out in order.
 
 Everything that arrived in one turn becomes one sync; while it runs, the next group gathers in the sockets'
-buffers. A sender that has left is passed over when its answer is due; it never holds up another's. After a
-failed write or sync nothing is acknowledged any more: everybody gets Refused and the process ends.
+buffers. A sender that has left is passed over when its answer is due; it never holds up another's. After any
+error in a commit nothing is acknowledged any more: everybody gets Refused and the process ends.
 Trust: the socket lies in a private folder; who can open it already is this user.
 """
 
@@ -13,16 +13,20 @@ import os
 from collections.abc import Callable
 
 from gatebook import wire
-from gatebook.errors import LedgerError
-from gatebook.ledger.entry import Policy
+from gatebook.errors import EnvironmentFault
+from gatebook.ledger.entry import Entry, Policy
 from gatebook.ledger.writer import Writer
 from gatebook.record import MAX_RECORD_BYTES
-from gatebook.recorder.journal import Journal
+from gatebook.recorder.journal import MAX_FRAME_RECORDS, Journal
 from gatebook.recorder.once import Once
 from gatebook.recorder.vault import Vault
+from gatebook.recorder.worker import MAX_PID
 
 
 class Service:
+    """`failed` hears of the error that ended it. `prepare` makes ready what an Apply asks for, raising
+    EnvironmentFault where that cannot be; what it returns is called once the change is on record."""
+
     def __init__(
         self,
         writer: Writer,
@@ -30,26 +34,24 @@ class Service:
         vault: Vault,
         once: Once,
         *,
-        failed: Callable[[LedgerError], None],
+        failed: Callable[[BaseException], None],
+        prepare: Callable[[bytes], Callable[[], None]],
     ) -> None:
         self._writer = writer
         self._journal = journal
         self._vault = vault
         self._once = once
         self._failed = failed
+        self._prepare = prepare
         self._asked: list[tuple[Connection, wire.Message]] = []
         self._scheduled = False
         self._policy_version = 0
-        self.applied: Callable[[bytes], None] = lambda _: None
-        self.broken: LedgerError | None = None
+        self.broken: BaseException | None = None
         self.connections: set[Connection] = set()
 
     def ask(self, connection: Connection, message: wire.Message) -> None:
+        """It is answered at the end of this turn of the loop, with all others that have come."""
         self._asked.append((connection, message))
-        self.schedule()
-
-    def schedule(self) -> None:
-        """Commit at the end of this turn of the loop, once."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self.commit)
@@ -64,43 +66,67 @@ class Service:
                 for at, (_, message) in enumerate(asked):
                     replies[at] = self._take(message, replies, at)
                 self._once.commit()
+                self._vault.sync()
                 self._journal.commit(self._writer)
-            except LedgerError as error:
+            except Exception as error:
+                # Whatever it was: nobody knows what of this group is durable, so nobody is told that it is.
                 self.broken = error
                 replies = [None] * len(asked)
                 self._failed(error)
-        refused = wire.Refused(str(self.broken)) if self.broken else wire.Refused("not understood")
         for (connection, _), reply in zip(asked, replies, strict=True):
-            connection.answer(reply or refused)
-        for connection in {connection for connection, _ in asked}:
+            connection.answer(reply or wire.Refused(f"the recorder has stopped: {self.broken}"))
+        for connection in dict.fromkeys(connection for connection, _ in asked):
             connection.flush()
 
     def _take(self, message: wire.Message, replies: list[wire.Reply | None], at: int) -> wire.Reply | None:
+        """The reply; None when `replies[at]` is set once the group is durable."""
         match message:
             case wire.Append(items):
-                if not items or any(not 0 < len(item.record) <= MAX_RECORD_BYTES for item in items):
-                    return wire.Refused(f"a record has between 1 and {MAX_RECORD_BYTES} bytes")
-
-                def done(index: int) -> None:
-                    replies[at] = wire.Appended(index)
-
-                self._journal.add(items, done)
-                return None
+                return self._append(items, lambda index: _put(replies, at, index))
             case wire.Pseudonym(name):
                 return wire.Pseudonymous(self._vault.pseudonym(name))
             case wire.Once(key, until_us):
                 return wire.Used(self._once.take(key, until_us))
             case wire.Apply(digest, record):
-                self.policy(digest)
-                self.applied(digest)
-                return self._take(wire.Append([wire.Item(record)]), replies, at)
+                try:
+                    switch = self._prepare(digest)
+                except EnvironmentFault as error:
+                    return wire.Refused(str(error))
+
+                def applied(index: int) -> None:
+                    switch()
+                    _put(replies, at, index)
+
+                refused = self._append([wire.Item(record)], applied)
+                if refused is None:
+                    self.enter_policy(digest)
+                return refused
             case wire.Status():
                 return wire.Stands(self._writer.synced, len(self._journal.open), os.getpid())
 
-    def policy(self, digest: bytes) -> None:
-        """A POLICY entry: this configuration is in force from here on."""
-        self._policy_version += 1
-        self._writer.append_entry(Policy(digest, self._policy_version))
+    def _append(self, items: list[wire.Item], done: Callable[[int], None]) -> wire.Refused | None:
+        if not 1 <= len(items) <= MAX_FRAME_RECORDS:
+            return wire.Refused(f"a message has between 1 and {MAX_FRAME_RECORDS} records")
+        for item in items:
+            if not 1 <= len(item.record) <= MAX_RECORD_BYTES:
+                return wire.Refused(f"a record has between 1 and {MAX_RECORD_BYTES} bytes")
+            if not 0 <= item.worker <= MAX_PID:
+                return wire.Refused("a worker is a process id, or 0")
+        self._journal.add(items, done)
+        return None
+
+    def enter_policy(self, digest: bytes) -> None:
+        """A POLICY entry with the next commit: this configuration is in force from here on."""
+
+        def make() -> Entry:
+            self._policy_version += 1
+            return Policy(digest, self._policy_version)
+
+        self._journal.enter(make)
+
+
+def _put(replies: list[wire.Reply | None], at: int, index: int) -> None:
+    replies[at] = wire.Appended(index)
 
 
 class Connection(asyncio.Protocol):

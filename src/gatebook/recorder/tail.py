@@ -9,6 +9,7 @@ Trust: the files are ours alone (mode 0600 in a private folder), but what stands
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -17,51 +18,63 @@ from pathlib import Path
 
 from gatebook.recorder.memo import Offsets
 
-MAX_READ_BYTES = 1 << 20
-MAX_LINE_BYTES = 256 << 10
+MAX_READ_BYTES = 512 << 10  # at a time: what is made of it is one frame, and the loop waits for it
 ROTATE_BYTES = 8 << 20
 ROTATE_AFTER_S = 60.0
 QUIET_S = 10.0  # workers reopen their files within milliseconds of the signal; this is generous
 
 
-def epoch(folder: Path) -> str:
-    """The name of this folder's life, made when it is new. A memory file system forgets it with the files."""
+def epoch(folder: Path, born: str) -> str:
+    """The name of this folder's life, made when it is new. A memory file system forgets it with the files.
+
+    `born` becomes a part of a new name, and tells when that was.
+    """
     marker = folder / "epoch"
     try:
         return marker.read_text()
     except FileNotFoundError:
-        made = secrets.token_hex(8)
+        made = f"{secrets.token_hex(8)} {born}"
         # A crash before the rename: no file, so the next start makes another name. No log exists yet.
-        temporary = folder / f"epoch.{made}"
+        temporary = folder / f"epoch.{secrets.token_hex(8)}"
         temporary.write_text(made)
         temporary.rename(marker)
         return made
 
 
 class Log:
-    """One log: its active file and those rotated away."""
+    """One log: its active file and those rotated away. `torn` counts lines that never got their end."""
 
     def __init__(self, folder: Path, name: str, offsets: Offsets) -> None:
+        self.torn = 0
         self._folder = folder
         self._name = name
-        rotated = self._rotated()
-        beyond = [n for n in offsets if n not in rotated]
-        self.active = max(beyond) if beyond else max(rotated, default=0) + 1
-        # A rotated file that a durable cursor does not name any more was sealed; the crash came before
-        # its deletion.
-        if offsets:
-            for number in [n for n in rotated if n not in offsets]:
-                if number < min(offsets):
-                    self._path(number).unlink()
-                    rotated.remove(number)
+        rotated = self._on_disk()
+        beyond = max(offsets, default=0)
+        self.active = max(beyond, max(rotated, default=0) + 1)
+        for number in [n for n in rotated if n < beyond and n not in offsets]:
+            # A durable cursor does not name it any more: it was sealed, and the crash came before its deletion.
+            self._path(number).unlink()
+            rotated.remove(number)
         self.offsets: Offsets = {n: offsets.get(n, 0) for n in [*rotated, self.active]}
         self._files: dict[int, int] = {}
-        self._rotated_at: dict[int, float] = dict.fromkeys(rotated, 0.0)
+        self._looked_at: Offsets = {}  # where the last read of each file ended
+        self._quiet: dict[int, tuple[int, float] | None] = dict.fromkeys(rotated)  # size, and since when
         self._active_since: float | None = None
         self._doomed: list[Path] = []
+        for number in self.offsets:
+            # Shorter than what was read of it: a power failure took what had not reached the disk. What comes
+            # next is written behind the rest.
+            file = self._open(number)
+            size = os.fstat(file).st_size if file is not None else 0
+            self.offsets[number] = min(self.offsets[number], size)
 
-    def _rotated(self) -> list[int]:
-        pattern = re.compile(re.escape(self._name) + r"\.(\d{1,12})\.log")
+    @property
+    def begun(self) -> bool:
+        """Whether anything was read before."""
+        return any(self.offsets.values())
+
+    def _on_disk(self) -> list[int]:
+        pattern = re.compile(re.escape(self._name) + r"\.([1-9]\d{0,11})\.log")
         found = (pattern.fullmatch(entry.name) for entry in self._folder.iterdir())
         return sorted(int(m[1]) for m in found if m)
 
@@ -69,28 +82,37 @@ class Log:
         return self._folder / (f"{self._name}.log" if number == self.active else f"{self._name}.{number}.log")
 
     def read(self) -> list[bytes]:
-        """New whole lines, oldest file first, at most about MAX_READ_BYTES; moves the cursor behind them."""
+        """New whole lines, oldest file first, about MAX_READ_BYTES at most; moves the cursor behind them.
+
+        A newer file waits until the older ones are read to their end.
+        """
         lines: list[bytes] = []
-        budget = MAX_READ_BYTES
+        room = MAX_READ_BYTES
         for number in sorted(self.offsets):
             file = self._open(number)
-            if file is None or budget <= 0:
+            if file is None or room <= 0:
                 continue
-            data = os.pread(file, budget, self.offsets[number])
+            data = os.pread(file, room, self.offsets[number])
+            self._looked_at[number] = self.offsets[number] + len(data)
+            if not data:
+                if os.fstat(file).st_size < self.offsets[number]:
+                    self.offsets[number] = 0  # somebody has emptied it; nginx goes on at its beginning
+                    self.torn += 1
+                continue
             end = data.rfind(b"\n") + 1
-            if end == 0 and len(data) > MAX_LINE_BYTES:
+            if end == 0 and len(data) == MAX_READ_BYTES:
                 end = len(data)  # no line of ours is that long: pass over it rather than stop for good
             if end:
-                lines += data[: end - 1].split(b"\n")
+                lines += data[:end].removesuffix(b"\n").split(b"\n")
                 self.offsets[number] += end
-                budget -= end
+            room -= len(data)
         return lines
 
     def behind(self) -> bool:
-        """Whether whole or partial lines are waiting."""
+        """Whether there is anything that no `read` has looked at."""
         for number, offset in self.offsets.items():
             file = self._open(number)
-            if file is not None and os.fstat(file).st_size > offset:
+            if file is not None and os.fstat(file).st_size > self._looked_at.get(number, offset):
                 return True
         return False
 
@@ -110,41 +132,57 @@ class Log:
         """
         read = self.offsets[self.active]
         if self._open(self.active) is None:
-            if self._rotated_at:
-                reopen()
+            reopen()
             return
         if self._active_since is None:
             self._active_since = now
         if read < ROTATE_BYTES and (read == 0 or now - self._active_since < ROTATE_AFTER_S):
             return
-        number = self.active
-        self._path(number).rename(self._folder / f"{self._name}.{number}.log")
-        self._rotated_at[number] = now
-        self.active = number + 1
+        self._rename()
+        reopen()
+
+    def _rename(self) -> None:
+        number, self.active = self.active, self.active + 1
+        old, new = self._folder / f"{self._name}.log", self._path(number)
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # somebody has deleted it; what we hold open can still be read
+            old.rename(new)
+        self._quiet[number] = None
         self.offsets[self.active] = 0
         self._active_since = None
-        reopen()
 
     def retire(self, now: float) -> bool:
         """Drop rotated files that are read to the end and quiet from the cursor; True when it changed."""
         if self._open(self.active) is None:
             return False  # the gateway has not reopened: it may still write to the old file
         changed = False
-        for number, since in list(self._rotated_at.items()):
+        for number, quiet in list(self._quiet.items()):
             file = self._open(number)
-            if file is None or os.fstat(file).st_size > self.offsets[number]:
-                self._rotated_at[number] = now
-                continue
-            if now - since < QUIET_S and since:
-                continue
-            if since == 0.0:
-                self._rotated_at[number] = now
-                continue
-            self._doomed.append(self._path(number))
-            os.close(self._files.pop(number))
-            del self.offsets[number], self._rotated_at[number]
-            changed = True
+            size = os.fstat(file).st_size if file is not None else 0
+            if quiet is None or quiet[0] != size:
+                self._quiet[number] = size, now
+            elif now - quiet[1] >= QUIET_S and self._looked_at.get(number, 0) >= size:
+                # Whoever wrote a line without an end is dead: a line is one write.
+                self.torn += size > self.offsets[number]
+                self._retire(number)
+                changed = True
         return changed
+
+    def _retire(self, number: int) -> None:
+        self._doomed.append(self._path(number))
+        if number in self._files:
+            os.close(self._files.pop(number))
+        del self.offsets[number], self._quiet[number]
+        self._looked_at.pop(number, None)
+
+    def put_away(self) -> None:
+        """For the end, when nobody writes any more and all is read: nothing stays behind in clear."""
+        if self._open(self.active) is not None:
+            self._rename()
+        for number in list(self._quiet):
+            self.torn += self._looked_at.get(number, 0) > self.offsets[number]
+            self._retire(number)
 
     def sweep(self) -> None:
         """Delete what was retired. Call only when the cursor without those files is durable."""

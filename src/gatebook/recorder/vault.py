@@ -1,53 +1,84 @@
 """Pseudonyms: a name -> 16 random bytes, the same for as long as the row lives.
 
-The row's key is HMAC-SHA256(pseudonym.key, name), so that the vault alone names nobody. The row is durable
-before its pseudonym is given out, so no record ever uses one that a crash could forget. Deleting a row
-unlinks a person for everyone; nothing here can bring the link back.
+The row's key is HMAC-SHA256(pseudonym.key, name), so that the vault alone names nobody. Rows are durable after
+`sync`: it comes before any record that uses their pseudonyms is written, and before these are given out, so no
+crash makes one forgotten that was ever used. Deleting a row unlinks a person for everyone; nothing here can
+bring the link back.
 Trust: the file may not be lost (pseudonyms would change); whoever has it and the key can test guesses.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gatebook.errors import LedgerFull
+from gatebook.errors import Damaged, LedgerError, LedgerFull
+
+_TABLE = "CREATE TABLE IF NOT EXISTS pseudonym (lookup BLOB PRIMARY KEY, pseudonym BLOB NOT NULL) STRICT"
 
 
 class Vault:
+    """`made`: there was none before."""
+
     def __init__(self, path: Path, key: bytes, random: Callable[[int], bytes] = os.urandom) -> None:
+        """Raises Damaged for a file that is no vault, LedgerFull when it cannot be used for now."""
+        self.made = not path.exists()
+        self._path = path
         self._key = key
         self._random = random
+        self._writing = False
         old = os.umask(0o077)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")  # a commit is a sync: see the docstring
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS pseudonym (lookup BLOB PRIMARY KEY, pseudonym BLOB NOT NULL) STRICT"
-            )
+            with self._failing():
+                self._db = sqlite3.connect(path, isolation_level=None)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")  # a commit is a sync: see the docstring
+                self._db.execute(_TABLE)
         finally:
             os.umask(old)
 
     def pseudonym(self, name: str) -> bytes:
-        """16 bytes; durable on return. Raises LedgerFull when the disk does not take the row."""
-        try:
-            return self._lookup(name)
-        except sqlite3.Error as error:
-            raise LedgerFull(f"the pseudonym vault took no row: {error}; make room on its disk") from error
-
-    def _lookup(self, name: str) -> bytes:
+        """16 bytes, to be used only after `sync`. Raises LedgerFull when the disk does not take the row."""
         lookup = hmac.digest(self._key, name.encode("utf-8", "surrogateescape"), "sha256")
-        row = self._db.execute("SELECT pseudonym FROM pseudonym WHERE lookup = ?", (lookup,)).fetchone()
-        if row is not None:
-            return bytes(row[0])
-        made = self._random(16)
-        # A crash before this commit: nobody has seen the pseudonym. After it: the same is given again.
-        self._db.execute("INSERT INTO pseudonym VALUES (?, ?)", (lookup, made))
-        return made
+        with self._failing():
+            row = self._db.execute("SELECT pseudonym FROM pseudonym WHERE lookup = ?", (lookup,)).fetchone()
+            if row is not None:
+                return bytes(row[0])
+            if not self._writing:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._writing = True
+            made = self._random(16)
+            self._db.execute("INSERT INTO pseudonym VALUES (?, ?)", (lookup, made))
+            return made
+
+    def sync(self) -> None:
+        """All pseudonyms are durable on return. Raises LedgerFull: then none of the new ones may be used."""
+        if self._writing:
+            with self._failing():
+                # A crash before this commit: nobody has seen the pseudonyms. After it: the same are given again.
+                self._db.execute("COMMIT")
+                self._writing = False
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise LedgerFull(
+                f"{self._path}: {error}; make room on its disk, and let nobody else use it"
+            ) from error
+        except sqlite3.Error as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: sqlite3.Error) -> LedgerError:
+        return Damaged(
+            f"{self._path}: {error}; bring it back from a backup: without it the same people get new pseudonyms"
+        )
 
     def close(self) -> None:
+        """What was not synced is gone."""
         self._db.close()
