@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import itertools
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,20 @@ class PortalProcess(Process):
             command = [*wrapper, sys.executable, "-m", "gatebook.portal", str(place.paths.state)]
             self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
+    def page(self, path: str) -> tuple[int, bytes]:
+        with self.connect() as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: portal\r\n\r\n".encode())
+            with contextlib.closing(http.client.HTTPResponse(connection)) as answer:
+                answer.begin()
+                return answer.status, answer.read()
+
+    def until(self, holds: Callable[[], Any], what: str) -> None:
+        def alive() -> Any:
+            assert self.popen.poll() is None, f"the portal has ended:\n{self.said()}"
+            return holds()
+
+        super().until(alive, what)
+
     def connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(20.0)
@@ -63,10 +79,9 @@ class PortalProcess(Process):
         return connection
 
     def is_ready(self) -> bool:
-        assert self.popen.poll() is None, f"the portal has ended:\n{self.said()}"
         try:
             return bool(self.status()["ready"])
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, ConnectionError, http.client.HTTPException):
             return False
 
     def wait(self) -> None:

@@ -15,6 +15,7 @@ from tests.portal.place import House
 from gatebook import record
 from gatebook.identity import client_file
 from gatebook.identity.client_file import Made
+from gatebook.identity.keyed import Keys
 
 TOKEN = "/.gatebook/token"
 REVOKE = "/.gatebook/revoke"
@@ -93,3 +94,8 @@ def reason(house: House, answer: httpx2.Response) -> str:
     assert isinstance(found, record.Decision)
     assert found.decision.status == answer.status_code
     return found.decision.reason
+
+
+def session_key(house: House, family: str) -> str:
+    keys = Keys((house.paths.keys / "pseudonym.key").read_bytes(), b"")
+    return keys.name("session", "own", family)

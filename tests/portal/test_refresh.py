@@ -13,11 +13,10 @@ from typing import Any
 import httpx2
 import pytest
 from tests.portal.place import OWN, URL, House, house
-from tests.portal.service import REVOKE, Asking, claims, error, make_client, reason
+from tests.portal.service import REVOKE, Asking, claims, error, make_client, reason, session_key
 
 from gatebook import record
 from gatebook.identity import client_file, revocation_file
-from gatebook.identity.keyed import Keys
 from gatebook.portal.family import Families
 
 
@@ -32,11 +31,6 @@ def family_of(house: House, told: dict[str, Any]) -> str:
 
 def revoked_sessions(house: House) -> set[str]:
     return {entry.key for entry in revocation_file.read(house.paths.revocations) if entry.what == "session"}
-
-
-def session_key(house: House, family: str) -> str:
-    keys = Keys((house.paths.keys / "pseudonym.key").read_bytes(), b"")
-    return keys.name("session", "own", family)
 
 
 def test_refreshing_gives_both_tokens_anew_in_the_same_family(shared: House, asking: Asking) -> None:
