@@ -43,7 +43,9 @@ status, whose doing it was, and all that the client is told of it. An allowed re
 """
 
 
-def commands(group: TyperGroup | None = None, name: str = "gatebook") -> Iterator[tuple[str, TyperCommand]]:
+def commands(
+    group: TyperGroup | None = None, name: str = "gatebook"
+) -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
     """(whole name, command), in the order of `--help`."""
     if group is None:
         made = typer.main.get_command(cli.app)
@@ -51,6 +53,8 @@ def commands(group: TyperGroup | None = None, name: str = "gatebook") -> Iterato
         group = made
     for key, command in group.commands.items():
         if isinstance(command, TyperGroup):
+            if command.invoke_without_command:
+                yield f"{name} {key}", command
             yield from commands(command, f"{name} {key}")
         elif isinstance(command, TyperCommand) and not command.hidden:
             yield f"{name} {key}", command
@@ -63,7 +67,7 @@ def text() -> str:
     return "".join(parts)
 
 
-def _command(name: str, command: TyperCommand) -> str:
+def _command(name: str, command: TyperCommand | TyperGroup) -> str:
     arguments = [p for p in command.params if isinstance(p, TyperArgument)]
     options = [p for p in command.params if isinstance(p, TyperOption) and not p.hidden]
     usage = " ".join([name, *(_argument(a) for a in arguments)])

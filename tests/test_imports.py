@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "supervisor": "config record wire paths preflight gateway recorder ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
-        " ownlog errors",
+        " ownlog scrub errors",
         "__main__": "cli",
         "__init__": "",
     }.items()

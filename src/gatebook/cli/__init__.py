@@ -57,6 +57,7 @@ def _register() -> None:
         "config",
         "key",
         "client",
+        "revoke",
         "explain",
         "policy",
         "run",

@@ -180,8 +180,7 @@ def _end_tokens(configuration: Configuration, paths: Paths, client: Client) -> N
     actor = f"os:{os.getuid()}"
 
     def announce(made: Revocation) -> None:
-        detail = {"id": made.id, "what": made.what, "provider": made.provider, "reason": made.reason}
-        said = record.Admin(time_us=time.time_ns() // 1000, action="revoke", actor=actor, detail=detail)
+        said = record.Admin(time_us=time.time_ns() // 1000, action="revoke", actor=actor, detail=made.detail())
         submit(configuration, [said])
 
     revocation_file.add(
@@ -190,7 +189,7 @@ def _end_tokens(configuration: Configuration, paths: Paths, client: Client) -> N
         read_keys(paths).name("client", client.provider, client.id),
         provider=client.provider,
         until=(client.revoked or 0) + lifetime_s + 1,
-        shown=f"client {client.id}",
+        shown=client.id,
         reason="the client was revoked",
         actor=actor,
         now=time.time(),

@@ -10,7 +10,7 @@ however many revocations there are. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -40,6 +40,19 @@ class Revocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def holds(self, now: float) -> bool:
         return self.until is None or now < self.until
+
+    def detail(self) -> dict[str, Any]:
+        """For the record: everything but the keyed hash."""
+        told = {
+            "id": self.id,
+            "what": self.what,
+            "provider": self.provider,
+            "of": self.shown,
+            "before_us": None if self.before is None else self.before * 1_000_000,
+            "until_us": None if self.until is None else self.until * 1_000_000,
+            "reason": self.reason,
+        }
+        return {name: value for name, value in told.items() if value is not None}
 
     def problem(self) -> str | None:
         """What no type can say."""

@@ -101,7 +101,7 @@ class Desk:
             await scribe.alert(THEFTS[family.why or ""], who, address, detail)
             # A crash here alerts twice: better than never.
             await self.on_disk(self.families.tell, family.id, ALERTED)
-        await self.revoke(scribe, "session", family.id, f"session {family.id}", "a refresh token was stolen")
+        await self.revoke(scribe, "session", family.id, family.id, "a refresh token was stolen")
         await self.on_disk(self.families.tell, family.id, TOLD)
 
     async def revoke(self, scribe: Scribe, what: What, value: str, shown: str, why: str) -> None:
@@ -111,8 +111,7 @@ class Desk:
         now = time.time()
 
         def announce(made: Revocation) -> None:
-            detail = {"id": made.id, "what": made.what, "provider": made.provider, "reason": made.reason}
-            said = record.Admin(time_us=time.time_ns() // 1000, action="revoke", actor=ACTOR, detail=detail)
+            said = record.Admin(time_us=time.time_ns() // 1000, action="revoke", actor=ACTOR, detail=made.detail())
             asyncio.run_coroutine_threadsafe(scribe.append(said), loop).result(ANNOUNCE_S)
 
         await asyncio.to_thread(

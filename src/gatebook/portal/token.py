@@ -238,14 +238,14 @@ class TokenService:
                 # A crash here leaves on record what did not take effect: its client has no answer, and asks again.
                 await desk.on_disk(desk.families.end, found.family.id, "withdrawn", time.time())
                 family = found.family.id
-                await desk.revoke(self._scribe, "session", family, f"session {family}", "at its client's wish")
+                await desk.revoke(self._scribe, "session", family, family, "at its client's wish")
             return Response(b"", 200, _NOT_KEPT)
         token_id = self._token_id(token, client)
         if token_id is None:
             await call.record("token_unknown", who)
             return Response(b"", 200, _NOT_KEPT)
         await call.record("token_withdrawn", who)
-        await desk.revoke(self._scribe, "token", token_id, f"token {token_id}", "at its client's wish")
+        await desk.revoke(self._scribe, "token", token_id, token_id, "at its client's wish")
         return Response(b"", 200, _NOT_KEPT)
 
     def _token_id(self, text: str, client: Client) -> str | None:

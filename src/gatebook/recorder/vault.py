@@ -15,10 +15,38 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from gatebook.errors import Damaged, LedgerError, LedgerFull
+from gatebook.errors import Damaged, EnvironmentFault, LedgerError, LedgerFull
 
 _TABLE = "CREATE TABLE IF NOT EXISTS pseudonym (lookup BLOB PRIMARY KEY, pseudonym BLOB NOT NULL) STRICT"
+
+
+class Row(NamedTuple):
+    lookup: bytes
+    pseudonym: bytes
+
+
+def find(path: Path, beginning: str) -> list[Row]:
+    """The rows whose pseudonym, in hex, begins so. Beside a running recorder; writes nothing."""
+    sql = "SELECT lookup, pseudonym FROM pseudonym WHERE substr(lower(hex(pseudonym)), 1, ?) = ?"
+    return [Row(bytes(lookup), bytes(made)) for lookup, made in _ask(path, sql, len(beginning), beginning)]
+
+
+def pseudonym_of(path: Path, lookup: bytes) -> bytes | None:
+    """None for a name that has none. Beside a running recorder; writes nothing."""
+    rows = _ask(path, "SELECT pseudonym FROM pseudonym WHERE lookup = ?", lookup)
+    return bytes(rows[0][0]) if rows else None
+
+
+def _ask(path: Path, sql: str, *parameters: object) -> list[tuple[bytes, ...]]:
+    if not path.exists():
+        return []
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            return list(db.execute(sql, parameters))
+    except sqlite3.Error as error:
+        raise EnvironmentFault(f"{path}: {error}") from error
 
 
 class Vault:
