@@ -46,7 +46,7 @@ def test_readme_is_short() -> None:
 def test_commands_of_the_command_line_are_all_there() -> None:
     names = ["init", "check", "demo", "run", "reload", "status", "log", "show", "verify", "version"]
     groups = ["config schema", "config show", "config docs", "key create", "key list", "key revoke"]
-    groups += ["revoke", "revoke list", "revoke undo"]
+    groups += ["revoke", "revoke list", "revoke undo", "key rotate"]
     assert {f"gatebook {name}" for name in names + groups} <= set(COMMANDS)
 
 

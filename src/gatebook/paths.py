@@ -75,6 +75,11 @@ class Paths:
         return self.state / "refresh.sqlite"
 
     @property
+    def last_use(self) -> Path:
+        """An empty file for each API key that was used, of the time of its last use."""
+        return self.state / "last-use"
+
+    @property
     def revocations(self) -> Path:
         return self.state / "revocations.json"
 

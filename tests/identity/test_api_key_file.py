@@ -14,7 +14,7 @@ import pytest
 from gatebook import kept
 from gatebook.errors import EnvironmentFault, GatebookError, RecorderUnavailable
 from gatebook.identity.api_key import ApiKey, KeyRing
-from gatebook.identity.api_key_file import KIND, Made, create, read, revoke
+from gatebook.identity.api_key_file import KIND, Made, create, read, revoke, rotate
 from gatebook.identity.types import Identity
 
 NOW = 1_800_000_000.0
@@ -199,3 +199,64 @@ def test_key_is_known_when_made_and_unknown_when_revoked(path: Path) -> None:
     assert asked() == "in"
     revoke(path, made.key.id, now=NOW, announce=quiet)
     assert asked() == "key_revoked"
+
+
+# -- rotation ---------------------------------------------------------------------------------------------
+def turn(path: Path, key_id: str, **changed: Any) -> tuple[Made, ApiKey]:
+    known: dict[str, Any] = {"overlap_s": 10.0, "ttl_s": None, "now": NOW + 1, "random": secrets.token_bytes}
+    return rotate(path, key_id, **{**known, "announce": lambda new, old: None, **changed})
+
+
+def test_new_key_is_of_the_same_caller_and_both_work_for_the_overlap(path: Path) -> None:
+    old = make(path)
+    new, ending = turn(path, old.key.id)
+    assert (new.key.provider, new.key.subject, new.key.roles) == ("partners", "acme", ("reader",))
+    assert (new.key.created, new.key.expires) == (int(NOW) + 1, int(NOW) + 61)
+    assert ending == msgspec.structs.replace(old.key, expires=int(NOW) + 11)
+    assert read(path) == (ending, new.key)
+    ring = KeyRing(read(path))
+    for now, works in [(NOW + 10, [True, True]), (NOW + 11, [False, True]), (NOW + 61, [False, False])]:
+        found = [ring.find(each.text.encode(), now) for each in (old, new)]
+        assert [isinstance(each, Identity) for each in found] == works
+
+
+def test_subject_that_was_the_old_key_s_id_stays(path: Path) -> None:
+    old = make(path, subject=None)
+    assert turn(path, old.key.id)[0].key.subject == old.key.id
+
+
+def test_overlap_never_lengthens_the_old_key_s_life(path: Path) -> None:
+    old = make(path)
+    assert turn(path, old.key.id, overlap_s=1e6)[1].expires == old.key.expires
+
+
+def test_new_key_lives_as_long_as_asked(path: Path) -> None:
+    old = make(path)
+    assert turn(path, old.key.id, ttl_s=100.0)[0].key.expires == int(NOW) + 101
+
+
+@pytest.mark.parametrize("state", ["revoked", "expired"])
+def test_key_that_is_over_is_not_brought_back_by_rotation(path: Path, state: str) -> None:
+    old = make(path)
+    if state == "revoked":
+        revoke(path, old.key.id, now=NOW, announce=quiet)
+    before = path.read_bytes()
+    with pytest.raises(GatebookError, match=f"{old.key.id} is {state}"):
+        turn(path, old.key.id, now=NOW + 1 if state == "revoked" else NOW + 60)
+    with pytest.raises(GatebookError, match="that is no key's id"):
+        turn(path, old.text)
+    assert path.read_bytes() == before
+
+
+def test_rotation_is_announced_before_either_key_changes(path: Path) -> None:
+    old = make(path)
+    told: list[Any] = []
+    new, ending = turn(path, old.key.id, announce=lambda *both: told.append((both, read(path))))
+    assert told == [((new.key, ending), (old.key,))]
+
+    def fail(new: ApiKey, old: ApiKey) -> None:
+        raise RecorderUnavailable("no acknowledgement")
+
+    with pytest.raises(RecorderUnavailable):
+        turn(path, new.key.id, announce=fail)
+    assert read(path) == (ending, new.key)

@@ -1,4 +1,4 @@
-"""`gatebook key …`: make, list and revoke API keys. What is done is on record before it takes effect.
+"""`gatebook key …`: make, rotate, list and revoke API keys. What is done is on record before it takes effect.
 
 The logic is identity.api_key_file's; here a change becomes an `admin` record, and a key a line of text. The
 secret is printed by `create`, once, and is never in a record, a list or an error.
@@ -30,10 +30,11 @@ from gatebook.config.value import parse_duration
 from gatebook.errors import ConfigError, Problem
 from gatebook.identity import api_key_file
 from gatebook.identity.api_key import ApiKey
+from gatebook.identity.last_use import last_use
 from gatebook.paths import Paths, check_private
 from gatebook.recorder.submit import submit
 
-_COLUMNS = ("id", "provider", "subject", "roles", "created", "expires", "state")
+_COLUMNS = ("id", "provider", "subject", "roles", "created", "expires", "last_used", "state")
 
 
 def create(
@@ -54,10 +55,7 @@ def create(
     """
     configuration, path = _deployment(config)
     header = _header(configuration, identity, config)
-    try:
-        ttl_s = parse_duration(ttl)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--ttl") from None
+    ttl_s = _duration(ttl, "--ttl")
     made = api_key_file.create(
         path,
         provider=identity,
@@ -78,13 +76,52 @@ def create(
     )
 
 
+def rotate(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The old key's id.")],
+    overlap: Annotated[str, typer.Option(help="How long the old one goes on working, such as 24h.")],
+    ttl: Annotated[
+        str | None, typer.Option(help="How long the new one works. Default: as long as the old one was made for.")
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Make a new API key for the same caller, with the same roles; the old one ends when the overlap does.
+
+    Example: `gatebook key rotate k7m2qzyx --overlap 24h`
+    """
+    configuration, path = _deployment(config)
+
+    def announce(new: ApiKey, old: ApiKey) -> None:
+        detail = {"id": old.id, "expires_us": old.expires * 1_000_000, "new": _detail(new)}
+        _submit(configuration, "key.rotate", detail)
+
+    made, old = api_key_file.rotate(
+        path,
+        key_id,
+        overlap_s=_duration(overlap, "--overlap"),
+        ttl_s=None if ttl is None else _duration(ttl, "--ttl"),
+        now=time.time(),
+        random=secrets.token_bytes,
+        announce=announce,
+    )
+    if as_json:
+        say_json({**_told(made.key), "key": made.text, "old": _told(old)})
+        return
+    say(made.text)
+    note(
+        f"\nThis is key {made.key.id}, until {moment(made.key.expires)}. It is not shown again.\n"
+        f"The old one, {old.id}, works until {moment(old.expires)}; `gatebook key list` shows its last use."
+    )
+
+
 def list_keys(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
-    """List all API keys, the latest last. Secrets are not among what is known of them.
+    """List all API keys, the latest last, and to the hour when each was last presented. Secrets are not known.
 
     Example: `gatebook key list --json | jq '.keys[] | select(.state == "active")'`
     """
-    _, path = _deployment(config)
-    told = [_told(key) for key in api_key_file.read(path)]
+    configuration, path = _deployment(config)
+    used = Paths(configuration.state_dir).last_use
+    told = [{**_told(key), "last_used": _hour(last_use(used, key.id))} for key in api_key_file.read(path)]
     if as_json:
         say_json({"keys": told})
         return
@@ -120,8 +157,9 @@ def revoke(
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="API keys: make, list and revoke them.")
+    group = typer.Typer(no_args_is_help=True, help="API keys: make, rotate, list and revoke them.")
     group.command()(create)
+    group.command()(rotate)
     group.command("list")(list_keys)
     group.command()(revoke)
     app.add_typer(group, name="key", rich_help_panel=SET_UP)
@@ -132,6 +170,13 @@ def _deployment(config: Path) -> tuple[Configuration, Path]:
     paths = Paths(configuration.state_dir)
     check_private(paths.state)
     return configuration, paths.api_keys
+
+
+def _duration(text: str, option: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _header(configuration: Configuration, name: str, config: Path) -> str:
@@ -147,20 +192,24 @@ def _header(configuration: Configuration, name: str, config: Path) -> str:
 
 
 def _announce(configuration: Configuration, action: str) -> Callable[[ApiKey], object]:
-    def announce(key: ApiKey) -> None:
-        detail = {
-            "id": key.id,
-            "provider": key.provider,
-            "roles": list(key.roles),
-            "expires_us": key.expires * 1_000_000,
-        }
-        actor = f"os:{os.getuid()}"
-        submit(
-            configuration,
-            [record.Admin(time_us=time.time_ns() // 1000, action=action, actor=actor, detail=detail)],
-        )
+    return lambda key: _submit(configuration, action, _detail(key))
 
-    return announce
+
+def _detail(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "provider": key.provider,
+        "roles": list(key.roles),
+        "expires_us": key.expires * 1_000_000,
+    }
+
+
+def _submit(configuration: Configuration, action: str, detail: dict[str, Any]) -> None:
+    actor = f"os:{os.getuid()}"
+    submit(
+        configuration,
+        [record.Admin(time_us=time.time_ns() // 1000, action=action, actor=actor, detail=detail)],
+    )
 
 
 def _told(key: ApiKey) -> dict[str, Any]:
@@ -177,7 +226,13 @@ def _told(key: ApiKey) -> dict[str, Any]:
     }
 
 
+def _hour(seconds: int | None) -> str | None:
+    return None if seconds is None else moment(seconds)
+
+
 def cell(value: object) -> str:
+    if value is None:
+        return "-"
     return ",".join(value) if isinstance(value, list) else str(value)
 
 

@@ -68,39 +68,83 @@ def create(
     """A new key, in effect once this returns. Without a subject, it is the key's id. Raises GatebookError."""
     with kept.change(path, KIND) as change:
         keys = change.document.keys
-        taken = {key.id for key in keys}
-        key_id = next(name for name in iter(lambda: make_id(random), "") if name not in taken)
-        text = make_text(key_id, random)
-        fields = {
-            "id": key_id,
-            "provider": provider,
-            "subject": key_id if subject is None else subject,
-            "roles": roles,
-            "created": int(now),
-            "expires": int(now + ttl_s),
-            "revoked": None,
-            "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        }
-        try:
-            key = msgspec.convert(fields, ApiKey, strict=True)
-        except msgspec.ValidationError:
-            raise GatebookError(
-                "the key was not made: roles are up to 64 words of ASCII without commas or spaces, "
-                "a subject is up to 255 printable letters of ASCII"
-            ) from None
-        change.become(Document(version=1, keys=(*keys, key)), lambda: announce(key))
-    return Made(text, key)
+        made = _make(keys, provider, roles, subject, ttl_s, now, random)
+        change.become(Document(version=1, keys=(*keys, made.key)), lambda: announce(made.key))
+    return made
+
+
+def _make(
+    keys: tuple[ApiKey, ...],
+    provider: str,
+    roles: tuple[str, ...],
+    subject: str | None,
+    ttl_s: float,
+    now: float,
+    random: Callable[[int], bytes],
+) -> Made:
+    taken = {key.id for key in keys}
+    key_id = next(name for name in iter(lambda: make_id(random), "") if name not in taken)
+    text = make_text(key_id, random)
+    fields = {
+        "id": key_id,
+        "provider": provider,
+        "subject": key_id if subject is None else subject,
+        "roles": roles,
+        "created": int(now),
+        "expires": int(now + ttl_s),
+        "revoked": None,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    try:
+        return Made(text, msgspec.convert(fields, ApiKey, strict=True))
+    except msgspec.ValidationError:
+        raise GatebookError(
+            "the key was not made: roles are up to 64 words of ASCII without commas or spaces, "
+            "a subject is up to 255 printable letters of ASCII"
+        ) from None
+
+
+def rotate(
+    path: Path,
+    key_id: str,
+    *,
+    overlap_s: float,
+    ttl_s: float | None,
+    now: float,
+    random: Callable[[int], bytes],
+    announce: Callable[[ApiKey, ApiKey], object],
+) -> tuple[Made, ApiKey]:
+    """A new key of the same caller and roles, and the old one, which ends with the overlap, or sooner.
+
+    Without `ttl_s` the new one works as long as the old one was made for. Raises GatebookError.
+    """
+    with kept.change(path, KIND) as change:
+        keys = change.document.keys
+        old = _find(keys, key_id)
+        if old.state(now) != "active":
+            raise GatebookError(f"{key_id} is {old.state(now)}; make another with `gatebook key create`")
+        wanted_s = old.expires - old.created if ttl_s is None else ttl_s
+        made = _make(keys, old.provider, old.roles, old.subject, wanted_s, now, random)
+        ending = msgspec.structs.replace(old, expires=min(old.expires, int(now + overlap_s)))
+        after = tuple(ending if key is old else key for key in keys)
+        change.become(Document(version=1, keys=(*after, made.key)), lambda: announce(made.key, ending))
+    return made, ending
+
+
+def _find(keys: tuple[ApiKey, ...], key_id: str) -> ApiKey:
+    if not re.fullmatch(ID, key_id):  # it may be a secret with a slip in it: not to be shown
+        raise GatebookError("that is no key's id; `gatebook key list` shows them all")
+    found = next((key for key in keys if key.id == key_id), None)
+    if found is None:
+        raise GatebookError(f"there is no key {key_id}; `gatebook key list` shows them all")
+    return found
 
 
 def revoke(path: Path, key_id: str, *, now: float, announce: Announce) -> tuple[ApiKey, bool]:
     """The key, and whether this call revoked it (else it was revoked before). Raises GatebookError."""
-    if not re.fullmatch(ID, key_id):  # it may be a secret with a slip in it: not to be shown
-        raise GatebookError("that is no key's id; `gatebook key list` shows them all")
     with kept.change(path, KIND) as change:
         keys = change.document.keys
-        found = next((key for key in keys if key.id == key_id), None)
-        if found is None:
-            raise GatebookError(f"there is no key {key_id}; `gatebook key list` shows them all")
+        found = _find(keys, key_id)
         if found.revoked is not None:
             return found, False
         gone = msgspec.structs.replace(found, revoked=int(now))

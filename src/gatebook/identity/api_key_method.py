@@ -10,6 +10,7 @@ from __future__ import annotations
 from gatebook import kept
 from gatebook.identity.api_key import KeyRing
 from gatebook.identity.api_key_file import Document
+from gatebook.identity.last_use import LastUse
 from gatebook.identity.types import Credential, Identity, Refusal
 
 
@@ -18,10 +19,13 @@ class ApiKeyMethod:
 
     takes = frozenset({"api_key"})
 
-    def __init__(self, name: str, fellows: frozenset[str], watch: kept.Watch[Document, KeyRing]) -> None:
+    def __init__(
+        self, name: str, fellows: frozenset[str], watch: kept.Watch[Document, KeyRing], last_use: LastUse
+    ) -> None:
         self._name = name
         self._fellows = fellows
         self._watch = watch
+        self._last_use = last_use
 
     def recall(self, credential: Credential, now: float) -> Identity | Refusal:
         ring = self._watch.value
@@ -32,6 +36,7 @@ class ApiKeyMethod:
             return found
         if found.provider != self._name or credential.provider not in self._fellows:
             return Refusal("key_unknown", found.provider)
+        self._last_use.note(found.client or "", now)
         return found
 
     async def verify(self, credential: Credential, now: float) -> Identity | Refusal:

@@ -34,6 +34,7 @@ from gatebook.identity.discovery import Discovery
 from gatebook.identity.introspection import IntrospectionMethod
 from gatebook.identity.jwks import KeySource
 from gatebook.identity.keyed import read_keys
+from gatebook.identity.last_use import LastUse
 from gatebook.identity.method import Method, Source
 from gatebook.identity.mtls import MTLSMethod, read_authorities
 from gatebook.identity.oidc import OIDCMethod
@@ -90,6 +91,7 @@ class Identifier:
         self._client = client
         self._paths = paths
         self._watch = kept.Watch(paths.api_keys, api_key_file.KIND, lambda document: KeyRing(document.keys))
+        self._last_use = LastUse(paths.last_use)
         keys = read_keys(paths)
         self._revoked = kept.Watch(
             paths.revocations, revocation_file.KIND, lambda document: Revoked(document.revocations, keys)
@@ -140,7 +142,7 @@ class Identifier:
         for name, provider in configuration.identity.items():
             if isinstance(provider, ApiKeyProvider):
                 fellows = frozenset(other for other in headers if headers[other] == headers[name])
-                methods[name] = ApiKeyMethod(name, fellows, self._watch)
+                methods[name] = ApiKeyMethod(name, fellows, self._watch, self._last_use)
                 continue
             if isinstance(provider, GatebookProvider):
                 own = self._kept(name, provider, OwnKeys) or OwnKeys(provider, self._paths.portal_jwks)
