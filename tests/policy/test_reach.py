@@ -171,6 +171,16 @@ def test_whatever_is_covered_is_reached_by_what_covers_it(
         assert one.takes_path(path)
 
 
+def test_deny_covers_other_spellings_and_an_allow_does_not() -> None:
+    route = {"path": "/{x}/{rest...}", "methods": ["GET"]}
+    whole = configuration_of(route).routes[0]
+    for path in ("/a/secret", "/a/Secret"):
+        deny, allow = reach_of("deny", [path], [], route), reach_of("allow", [path], [], route)
+        assert deny.covers(allow, whole)
+        assert deny.covers(deny, whole)
+        assert not allow.covers(deny, whole)
+
+
 @given(templates, paths)
 def test_template_of_a_rule_means_what_it_means_for_a_route(template: str, path: str) -> None:
     matched = isinstance(Routes(configuration_of(template)).match("GET", path), Match)

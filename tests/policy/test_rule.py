@@ -157,6 +157,16 @@ def test_deny_by_an_identity_that_nobody_checked_denies() -> None:
     assert ruling([], identity_of(), None, "none", deny) == Ruling(False, "ann", "condition_error")
 
 
+def test_provider_whose_name_is_part_of_none_is_not_accepted_by_a_public_route() -> None:
+    """`"one" in "none"` holds: what is compared must be the list, never the word."""
+    deny = [{"name": "not-ann", "when": 'identity.subject != "ann"'}]
+    configuration = configuration_of({"path": "/o", "deny": deny}, identity={"one": {"type": "api_key"}})
+    match = Routes(configuration).match("GET", "/o")
+    assert isinstance(match, Match)
+    found = Policy(configuration).authorise(match, identity_of(provider="one"), facts_of(), 1e9)
+    assert found == Ruling(False, "not-ann", "condition_error")
+
+
 # -- shadow -----------------------------------------------------------------------------------------------
 def shadow(rule: dict[str, Any]) -> dict[str, Any]:
     return {**rule, "mode": "shadow"}

@@ -149,6 +149,15 @@ def test_no_credential_is_shown_by_whatever_a_condition_reads(place: str) -> Non
     assert place != "query" or found["request"]["target"] == "/o/7?page=2&access_token=[masked]"
 
 
+def test_credential_too_short_to_be_looked_for_is_not_shown_as_a_value() -> None:
+    when = 'request.headers["x-api-key"] == "" || request.headers.size() == 0'
+    found = explained(
+        identity_of(), request(headers=(("x-api-key", "hush"),)), allow=[{"name": "a", "when": when}]
+    )
+    values = found["rules"][0]["parts"][0]["values"]
+    assert [value["value"] for value in values] == ['"[masked]"', '{"x-api-key": "[masked]"}']
+
+
 def test_bytes_that_are_no_text_are_spelt_out() -> None:
     found = explained(asked=request("/\udcff"))
     assert found["request"]["target"] == "/\\udcff"

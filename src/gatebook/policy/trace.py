@@ -77,7 +77,7 @@ def explain(
     over = refused
     for effect, clause in _clauses(enforced if tried is None else tried):
         rule = clause.rule
-        decides = rule.mode == "enforce" and rule.name == decider
+        decides = rule.name == decider  # no two rules of a route have one name
         found.append(
             Seen(
                 name=rule.name,
