@@ -217,6 +217,16 @@ def test_wrong_use_is_told(run: Run, config: Path, arguments: tuple[str, ...], s
     assert said in " ".join(ran.err.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "said"), [("G T", "/a", "'G T' is no method"), ("GET", "/.gatebook/x", "own")]
+)
+def test_request_that_no_policy_decides_on_is_told(
+    run: Run, config: Path, method: str, path: str, said: str
+) -> None:
+    ran = run("explain", method, path, "-c", str(config))
+    assert (ran.code, said in ran.err) == (2, True)
+
+
 def test_configuration_that_is_wrong_is_told_with_its_line(run: Run, config: Path) -> None:
     config.write_text(config.read_text().replace("roles: [reader, admin]", "when: 'nope'"))
     ran = run("explain", "GET", "/orders/7", "--as", "{}", "--json", "-c", str(config))

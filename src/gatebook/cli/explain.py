@@ -100,8 +100,11 @@ def _request(method: str, target: str, header: list[str], host: str, address: st
         raise typer.BadParameter(str(error), param_hint="--at") from None
     try:
         given = GivenRequest(method=method, target=target, host=host, address=address)
-    except ValidationError:
-        raise typer.BadParameter(f"{method!r} is no method", param_hint="METHOD") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["loc"] == ("method",):
+            raise typer.BadParameter(f"{method!r} is no method", param_hint="METHOD") from None
+        raise typer.BadParameter(first["msg"].removeprefix("Value error, "), param_hint="PATH") from None
     return msgspec.structs.replace(given.request(moment), headers=tuple(map(_header, header)))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gatebook.config.model import Configuration, Route
 from gatebook.config.value import Name
@@ -75,11 +75,17 @@ class GivenIdentity(Given):
         )
 
 
+def _guarded(target: str) -> str:
+    if target.startswith("/.gatebook/"):
+        raise ValueError("expected a path that routes decide on; below /.gatebook/ all is gatebook's own")
+    return target
+
+
 class GivenRequest(Given):
     """What is asked. As text: `GET /orders/7?page=2`."""
 
     method: str = Field(pattern=METHOD, description="an HTTP method")
-    target: str = Field(description="path and query, as they are sent")
+    target: Annotated[str, AfterValidator(_guarded)] = Field(description="path and query, as they are sent")
     host: str = Field(default="localhost", description="the Host header")
     headers: dict[str, str] = Field(default={}, description="other headers, each once")
     address: str = Field(default="127.0.0.1", description="the client's address")
