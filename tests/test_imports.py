@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "limits": "config record errors identity.types",
         "redact": "config record errors identity.types scrub",
         "guard": "config record wire paths identity policy limits redact ownlog errors",
-        "portal": "config record wire paths kept identity limits redact ownlog guard errors",
+        "portal": "config record wire paths kept identity limits redact ownlog guard.asked guard.client errors",
         "recorder": "config record wire paths redact scrub ledger ownlog errors",
         "access": "config record paths ledger errors",
         "trial": "config record paths identity policy redact scrub errors",

@@ -6,6 +6,7 @@ import os
 import signal
 from typing import Any
 
+import httpx2
 import pytest
 from tests.e2e.deployment import Deployment, until
 
@@ -82,3 +83,20 @@ def test_flood_of_one_address_is_429(served: Deployment) -> None:
         statuses = {client.post(PAGE).status_code for _ in range(80)}
     assert 429 in statuses
     served.verify()
+
+
+def test_portal_that_cannot_start_keeps_nobody_else_from_being_served(stopped: Deployment) -> None:
+    with_portal(stopped)
+    stopped.paths.clients.with_name("refresh.sqlite").write_text("no database at all, by any means")
+    stopped.start(ready=False)
+    until(lambda: stopped.paths.control_socket.exists() and stopped.status().get("processes"), "the supervisor")
+
+    def served() -> bool:
+        try:
+            return stopped.ask("/orders/1", stopped.reader()).status_code == 200
+        except httpx2.ConnectError:
+            return False
+
+    until(served, "the gateway")
+    assert stopped.ask(PAGE, method="POST").status_code == 503
+    assert stopped.status()["ready"] is False

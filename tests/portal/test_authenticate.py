@@ -210,12 +210,12 @@ def test_client_that_was_revoked_a_moment_ago_is(bench: Bench) -> None:
 # -- the throttle -------------------------------------------------------------------------------------------
 def test_throttle_lets_go_with_time_and_never_sooner() -> None:
     made = Throttle(burst=3, interval_s=10.0)
-    assert [made.failed("a", 100.0) for _ in range(3)] == [False, False, True]
+    assert [made.count("a", 100.0) for _ in range(3)] == [False, False, True]
     assert made.wait_s("a", 100.0) == 10
     assert made.wait_s("b", 100.0) == 0
     assert made.wait_s("a", 109.5) == 1
     assert made.wait_s("a", 110.0) == 0
-    assert made.failed("a", 110.0)
+    assert made.count("a", 110.0)
     assert made.wait_s("a", 110.0) == 10
     assert made.wait_s("a", 1000.0) == 0
 
@@ -223,7 +223,7 @@ def test_throttle_lets_go_with_time_and_never_sooner() -> None:
 def test_throttle_forgets_who_failed_longest_ago_when_it_is_full() -> None:
     made = Throttle(burst=1, interval_s=10.0, max_keys=2)
     for key in ("a", "b", "a", "c"):
-        made.failed(key, 0.0)
+        made.count(key, 0.0)
     assert [made.wait_s(key, 0.0) > 0 for key in "abc"] == [True, False, True]
 
 

@@ -281,3 +281,18 @@ def test_nobody_revokes_the_refresh_token_of_another_client_unseen(alone: Asking
 
 def test_revoking_without_credentials_is_refused(asking: Asking) -> None:
     assert error(asking.post({"token": asking.begin()["refresh_token"]}, path=REVOKE, basic=False), 401)
+
+
+def test_client_that_begins_families_without_end_gets_access_tokens_alone(alone: Asking) -> None:
+    """Each theft costs an alert and a revocation, so their number has to be bounded too."""
+    kinds = Counter("refresh_token" in alone.begin() for _ in range(70))
+    assert kinds == {True: 64, False: 6}
+
+
+def test_client_that_revokes_access_tokens_without_end_leaves_room_for_others(alone: Asking) -> None:
+    plain = Asking(alone.house, make_client(alone.house, refresh=False), "203.0.113.9")
+    statuses = Counter(
+        plain.post({"token": plain.begin()["access_token"]}, path=REVOKE).status_code for _ in range(68)
+    )
+    assert statuses == {200: 64, 429: 4}
+    assert alone.post({"token": alone.begin()["access_token"]}, path=REVOKE).status_code == 200

@@ -220,6 +220,16 @@ def test_lost_keys_are_not_silently_made_anew(bench: Bench) -> None:
         turn(bench.signing(), NOW + 1)
 
 
+def test_lost_public_keys_are_published_again(bench: Bench) -> None:
+    made = bench.signing()
+    turn(made, NOW)
+    token = sign(made, NOW)
+    for again in (made, bench.signing()):
+        (bench.folder / "jwks.json").unlink()
+        turn(again, NOW + 1)
+        assert bench.verifies(token)
+
+
 def test_folder_taken_away_is_an_operator_s_wish_for_new_keys(bench: Bench) -> None:
     made = bench.signing()
     turn(made, NOW)

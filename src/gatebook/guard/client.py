@@ -70,7 +70,7 @@ class RecorderClient:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._fail("the guard is stopping")
+        self._fail("this process is stopping")
 
     @property
     def idle(self) -> bool:

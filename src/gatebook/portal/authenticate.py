@@ -78,8 +78,8 @@ class Authenticator:
         if client is not None and same and client.provider == provider and client.state(time.time()) == "active":
             return client
         now = time.monotonic()
-        guessing = self._pairs.failed(pair, now)
-        guessing = self._addresses.failed(who, now) or guessing
+        guessing = self._pairs.count(pair, now)
+        guessing = self._addresses.count(who, now) or guessing
         return Refused("client_refused", client, guessing=guessing)
 
     async def _is_secret(self, client: Client | None, secret: bytes) -> bool:

@@ -25,10 +25,13 @@ from gatebook.identity.revocation import Revocation, What
 from gatebook.paths import Paths
 from gatebook.portal.authenticate import Authenticator
 from gatebook.portal.call import Scribe, Who
-from gatebook.portal.family import ALERTED, TOLD, Families
+from gatebook.portal.family import ALERTED, MAX_FAMILIES, TOLD, Families
+from gatebook.portal.throttle import Throttle
 
 ACTOR: Final = "portal"
 TELL_S: Final = 2.0
+BURST: Final = MAX_FAMILIES
+INTERVAL_S: Final = 30.0
 ANNOUNCE_S: Final = 10.0
 THEFTS: Final = {
     "reused": "refresh_reused",
@@ -51,6 +54,9 @@ class Desk:
         watch = kept.Watch(paths.clients, client_file.KIND, lambda document: Clients(document.clients))
         self.authenticator = Authenticator(watch)
         self.families = Families(paths.refresh)
+        # By client: whoever began families or revoked tokens without bound would fill the file of revocations.
+        self.begins = Throttle(BURST, INTERVAL_S)
+        self.wishes = Throttle(BURST, INTERVAL_S)
         self._disk = ThreadPoolExecutor(1, "refresh")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._telling: asyncio.Task[None] | None = None

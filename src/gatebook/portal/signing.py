@@ -154,7 +154,7 @@ class Signing:
         """Brings the keys to what they should be now. Raises GatebookError: then the old ones sign on."""
         before = self._keys or await asyncio.to_thread(self._load)
         keys = plan(before, now, self.schedule)
-        if keys == self._keys:
+        if keys == self._keys and self._published.exists():
             return
         if keys != before:
             old, new = ({key.public.kid for key in each} for each in (before, keys))
@@ -164,15 +164,19 @@ class Signing:
             # A crash here leaves on record what did not come into effect.
             await asyncio.to_thread(_keep, self._private, KIND, _Document(version=1, keys=keys))
         # A crash here leaves a key that is not published, and that nothing is signed with: the next start goes on.
-        await asyncio.to_thread(
-            _keep, self._published, own.KIND, Published(version=1, keys=tuple(key.public for key in keys))
-        )
+        await asyncio.to_thread(self._publish, keys)
         self._jose = {key.public.kid: _jose(key) for key in keys}
         self._keys = keys
 
     def _load(self) -> tuple[SigningKey, ...]:
         make_private(self._private.parent)
         return kept.read(self._private, KIND).document.keys
+
+    def _publish(self, keys: tuple[SigningKey, ...]) -> None:
+        if not self._published.exists():
+            # Of a kept file that is gone, its lock remains, and says that something was lost. Here nothing was.
+            self._published.with_name(self._published.name + ".lock").unlink(missing_ok=True)
+        _keep(self._published, own.KIND, Published(version=1, keys=tuple(key.public for key in keys)))
 
     # -- what others want -------------------------------------------------------------------------------
     def sign(self, claims: dict[str, Any], typ: str, now: float) -> str:

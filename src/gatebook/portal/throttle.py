@@ -1,7 +1,7 @@
-"""How often somebody may fail: a bucket for each key, filled by failures, emptied by time. No I/O.
+"""How often somebody may do something, such as fail: a bucket for each key, emptied by time. No I/O.
 
-A key may fail `burst` times at once, and once every `interval_s` after that. Bounded: beyond MAX_KEYS the key
-that failed longest ago is forgotten, which takes more failures than anybody is allowed. Success costs nothing.
+A key may do it `burst` times at once, and once every `interval_s` after that. Bounded: beyond MAX_KEYS the key
+that did it longest ago is forgotten, which takes more than anybody is allowed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ class Throttle:
         self._interval_s = interval_s
         self._slack_s = (burst - 1) * interval_s
         self._max_keys = max_keys
-        self._full_at: OrderedDict[str, float] = OrderedDict()  # when a key's failures will all be forgotten
+        self._full_at: OrderedDict[str, float] = OrderedDict()  # when a key's doings will all be forgotten
 
     def wait_s(self, key: str, now: float) -> int:
         """Seconds until it may try again, rounded up; 0: now."""
         left_s = self._full_at.get(key, now) - self._slack_s - now
         return max(0, ceil(left_s - 1e-6))
 
-    def failed(self, key: str, now: float) -> bool:
+    def count(self, key: str, now: float) -> bool:
         """Whether it has to wait from now on, and did not before."""
         free = self.wait_s(key, now) == 0
         self._full_at[key] = max(now, self._full_at.pop(key, now)) + self._interval_s

@@ -159,10 +159,12 @@ class TokenService:
     async def _credentials(self, call: Call, fields: dict[str, str], client: Client, who: Identity) -> Response:
         scopes = _scopes(fields, client.scopes, client, who)
         desk, now = self._desk, time.time()
-        if not client.refresh:
+        # One that begins too many families gets access tokens alone, which lack nothing.
+        if not client.refresh or desk.begins.wait_s(client.id, time.monotonic()):
             granted = self._grant(client, scopes, None, now, now + self._provider.access_ttl)
             await call.record("token_issued", who, granted.part)
             return _tokens(granted, scopes, None)
+        desk.begins.count(client.id, time.monotonic())
         family, refresh = desk.families.new_id(), desk.families.new_token()
         ends = now + self._provider.refresh_ttl
         granted = self._grant(client, scopes, family, now, ends)
@@ -244,6 +246,10 @@ class TokenService:
         if token_id is None:
             await call.record("token_unknown", who)
             return Response(b"", 200, _NOT_KEPT)
+        wait_s = desk.wishes.wait_s(client.id, time.monotonic())
+        if wait_s:
+            raise _No("attempts_exceeded", who, retry_after_s=wait_s)
+        desk.wishes.count(client.id, time.monotonic())
         await call.record("token_withdrawn", who)
         await desk.revoke(self._scribe, "token", token_id, token_id, "at its client's wish")
         return Response(b"", 200, _NOT_KEPT)

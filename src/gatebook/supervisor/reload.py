@@ -84,8 +84,8 @@ class Reload:
                 raise
         # From here on the new configuration is on record; a crash now starts with it.
         digest = new.digest().hex()
-        if new.needs_portal and supervisor.portal is None and not await supervisor.start_portal(SWITCH_S):
-            log.error("the portal does not answer yet; its pages are 503 until it does")
+        if new.needs_portal and supervisor.portal is None:
+            await supervisor.start_portal(supervisor.make_portal(), SWITCH_S)
         await self._switch_gateway()  # always: certificates may have changed under the same name
         for guard in supervisor.guards:
             guard.signal(signal.SIGHUP)

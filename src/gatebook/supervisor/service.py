@@ -82,12 +82,12 @@ class Supervisor:
             for number in range(configuration.guard.processes)
         ]
         self.gateway = Child("gateway", nginx.argv(self.facts, self.paths.nginx), quit_signal=signal.SIGQUIT)
-        self.portal: Child | None = self._portal() if configuration.needs_portal else None
+        self.portal: Child | None = self.make_portal() if configuration.needs_portal else None
         self.started = False
         self._reload = Reload(self)
         self._stop = asyncio.Event()
 
-    def _portal(self) -> Child:
+    def make_portal(self) -> Child:
         return Child("portal", [sys.executable, "-m", "gatebook.portal", str(self.paths.state)])
 
     @property
@@ -130,8 +130,7 @@ class Supervisor:
         for number, guard in enumerate(self.guards):
             await self._until(guard, lambda number=number: self._guard_ready(number))
         if self.portal is not None:
-            self.portal.start()
-            await self._until(self.portal, self.portal_ready)
+            await self.start_portal(self.portal, SLOW_START_S)
         self.gateway.start()
         await self._until(self.gateway, self._gateway_accepts)
         self.started = True
@@ -202,16 +201,16 @@ class Supervisor:
         }
 
     # -- the portal, when a reload asks for one or for none any more -------------------------------------
-    async def start_portal(self, patience_s: float) -> bool:
-        """Whether it answers."""
-        self.portal = self._portal()
-        self.portal.start()
+    async def start_portal(self, portal: Child, patience_s: float) -> None:
+        """Waits for it, but not for ever: without it its own pages are 503, and nothing else."""
+        self.portal = portal
+        portal.start()
         deadline = time.monotonic() + patience_s
         while not await self.portal_ready():
             if time.monotonic() > deadline:
-                return False
+                log.error("does not answer yet; its pages are 503 until it does", child=portal.role)
+                return
             await asyncio.sleep(POLL_S)
-        return True
 
     async def stop_portal(self) -> None:
         if self.portal is not None:
