@@ -1,7 +1,8 @@
 """HTTP/1.1 as nginx speaks it to the guard: one request at a time on a kept connection, no bodies.
 
 In: bytes. Out: `Asked` for the service, and its answer's bytes back. Whatever is not exactly what our nginx
-sends closes the connection, which the client sees as 503. Never reads more than `max_head_bytes` a request.
+sends closes the connection, which the client sees as 503 (as 400, if it is what a client can bring about).
+Never reads more than `max_head_bytes` a request.
 Trust: only nginx can open the socket, but every value in here came from a client.
 """
 
@@ -61,8 +62,10 @@ class GuardProtocol(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            self._close(f"not what the gateway sends: {error.__context__}")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._close(f"not what the gateway sends: {error.__context__ or error}")
+            self._refuse(f"not what the gateway sends: {error}")
 
     # -- httptools --------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
@@ -107,6 +110,16 @@ class GuardProtocol(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    def _refuse(self, why: str) -> None:
+        """The gateway's own fields come first. What is no HTTP after them, as a control byte, is the client's."""
+        asked = self._own.get(b"gatebook-request-id")
+        if asked is None or self._waiting or self._transport is None:
+            self._close(why)
+            return
+        denial = answer.deny(reason="request_malformed", request_id=asked.decode("ascii", "replace"))
+        self._transport.write(answer.finish(denial))
+        self._transport.close()
 
     def _close(self, why: str) -> None:
         log.error("closed a gateway connection", why=why)
