@@ -6,6 +6,7 @@ Never removes a byte that anybody was told of.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from gatebook.ledger.entry import PRODUCER, Boot, Entry, Loss, LossReason, encode
@@ -16,7 +17,8 @@ from gatebook.ledger.tree import EMPTY_ROOT
 
 def make_folder(files: Files, folder: Path) -> None:
     if not folder.is_dir():
-        files.make_folder(folder)
+        with contextlib.suppress(FileExistsError):  # another process made it just now; the lock comes after
+            files.make_folder(folder)
         files.sync_folder(folder.parent)
         # A crash before here: nothing is in it, and the next start makes it again.
 

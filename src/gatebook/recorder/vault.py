@@ -73,15 +73,20 @@ class Vault:
         """16 bytes, to be used only after `sync`. Raises LedgerFull when the disk does not take the row."""
         lookup = hmac.digest(self._key, name.encode("utf-8", "surrogateescape"), "sha256")
         with self._failing():
-            row = self._db.execute("SELECT pseudonym FROM pseudonym WHERE lookup = ?", (lookup,)).fetchone()
-            if row is not None:
-                return bytes(row[0])
+            known = self._find(lookup)
+            if known is not None:
+                return known
             if not self._writing:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._writing = True
             made = self._random(16)
-            self._db.execute("INSERT INTO pseudonym VALUES (?, ?)", (lookup, made))
-            return made
+            if self._db.execute("INSERT OR IGNORE INTO pseudonym VALUES (?, ?)", (lookup, made)).rowcount:
+                return made
+            return self._find(lookup) or made
+
+    def _find(self, lookup: bytes) -> bytes | None:
+        row = self._db.execute("SELECT pseudonym FROM pseudonym WHERE lookup = ?", (lookup,)).fetchone()
+        return None if row is None else bytes(row[0])
 
     def sync(self) -> None:
         """All pseudonyms are durable on return. Raises LedgerFull: then none of the new ones may be used."""
