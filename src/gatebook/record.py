@@ -78,6 +78,7 @@ REASONS: dict[str, Reason] = {
     "limit_exceeded": Reason(429, "limit", "Too many requests"),
     # the token service; what is told of these is RFC 6749's error code alone
     "token_issued": Reason(200, "policy", "A token was issued"),
+    "token_refreshed": Reason(200, "policy", "A token was issued for a refresh token"),
     "token_withdrawn": Reason(200, "policy", "A token was revoked at its client's wish"),
     "token_unknown": Reason(200, "client", "There was no token to revoke"),
     "request_malformed": Reason(400, "client", "Bad request"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import signal
 import time
 from typing import Any
 
@@ -309,3 +310,23 @@ def test_basic_credentials_are_form_urlencoded(shared: House, asking: Asking) ->
     )
     assert answer.status_code == 200
     assert isinstance(shared.records[-1], record.Decision)
+
+
+def test_record_that_would_be_too_large_is_made_without_what_the_client_chose(
+    own: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_file, "MAX_WORDS", 1 << 20)
+    own.place.put_in_force(**own.sections, audit={"headers": {"keep": [f"x-{n}" for n in range(40)]}})
+    before = own.portal.status()["configuration"]
+    own.portal.signal(signal.SIGHUP)
+    own.portal.until(lambda: own.portal.status()["configuration"] != before, "the new configuration")
+    many = tuple(f"{n:03d}" + "x" * 120 for n in range(60))
+    asking = Asking(own, make_client(own, roles=many, scopes=many), "203.0.113.1")
+    headers = {f"x-{n}": '"' * 300 for n in range(40)}  # each takes two bytes in a record
+    answer = asking.post({"grant_type": "client_credentials"}, headers=headers)
+    assert answer.status_code == 200
+    assert own.decisions[-1].issued is not None
+    assert own.decisions[-1].request.headers == {}
+    few = asking.post({"grant_type": "client_credentials"}, headers={"x-1": '"'})
+    assert few.status_code == 200
+    assert own.decisions[-1].request.headers == {"x-1": '"'}

@@ -19,6 +19,8 @@ from gatebook.errors import GatebookError
 from gatebook.identity.api_key import ID, make_id, make_text
 from gatebook.identity.client import SECRET, Client, hash_of
 
+MAX_WORDS = 4 << 10  # letters of roles and scopes together: a token is larger by a third, and has 8 KiB
+
 Announce = Callable[[Client], object]
 
 
@@ -67,6 +69,8 @@ def create(
     announce: Announce,
 ) -> Made:
     """A new client, in effect once this returns. Without a subject, that is its id. Raises GatebookError."""
+    if sum(map(len, (*roles, *scopes))) > MAX_WORDS:
+        raise GatebookError(f"the client was not made: roles and scopes are up to {MAX_WORDS} letters together")
     with kept.change(path, KIND) as change:
         clients = change.document.clients
         taken = {client.id for client in clients}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gatebook import record, wire
 from gatebook.config.model import Configuration
 from gatebook.errors import RecorderUnavailable
-from gatebook.guard.asked import Asked, text
+from gatebook.guard.asked import Asked, certificate_sha256, text, trace_id
 from gatebook.guard.client import RecorderClient
 from gatebook.identity.keyed import Keys
 from gatebook.identity.types import Identity
@@ -39,26 +39,51 @@ class Scribe:
         self, asked: Asked, page: str, reason: str, who: Who, issued: record.IssuedPart | None
     ) -> int:
         """The index of the durable record. Raises RecorderUnavailable."""
+        names = self._redactor.names(who if isinstance(who, Identity) else None, asked.address)
+        pseudonyms = await self._pseudonyms(names)
+        made = self._decision(asked, page, reason, who, issued, pseudonyms, bare=False)
+        try:
+            return await self.append(made, asked.worker, asked.id)
+        except ValueError:  # it does not fit; without what a client chooses the size of, it does
+            made = self._decision(asked, page, reason, who, issued, pseudonyms, bare=True)
+            return await self.append(made, asked.worker, asked.id)
+
+    def _decision(
+        self,
+        asked: Asked,
+        page: str,
+        reason: str,
+        who: Who,
+        issued: record.IssuedPart | None,
+        pseudonyms: Names,
+        *,
+        bare: bool,
+    ) -> record.Decision:
         redactor = self._redactor
-        names = await self._pseudonyms(redactor.names(who if isinstance(who, Identity) else None, asked.address))
         headers = {text(name): text(value) for name, value in asked.headers}
-        path = asked.uri.partition("?")[0]
         status = record.REASONS[reason].status
-        made = record.Decision(
+        return record.Decision(
             id=asked.id,
             time_us=time.time_ns() // 1000,
-            identity=self._who(who, names.subject),
+            trace_id=trace_id(headers),
+            identity=self._who(who, pseudonyms.subject),
             request=redactor.request_part(
                 method=asked.method,
-                path=path,
+                path=asked.uri.partition("?")[0],
                 route=page,
                 host=asked.host or None,
                 protocol=asked.protocol,
-                headers=headers,
-                claimed_id=headers.get("x-request-id"),
+                headers=None if bare else headers,
+                claimed_id=None if bare else headers.get("x-request-id"),
             ),
-            client=redactor.client_part(asked.address, asked.port or None, names.address),
-            tls=redactor.tls_part(asked.tls or None, asked.cipher or None, asked.group or None, asked.sni or None),
+            client=redactor.client_part(asked.address, asked.port or None, pseudonyms.address),
+            tls=redactor.tls_part(
+                asked.tls or None,
+                asked.cipher or None,
+                asked.group or None,
+                asked.sni or None,
+                certificate_sha256(asked),
+            ),
             decision=record.DecisionPart(
                 verdict="allow" if status == 200 else "deny",
                 status=status,
@@ -70,7 +95,6 @@ class Scribe:
             connection=asked.connection,
             connection_request=asked.connection_request,
         )
-        return await self.append(made, asked.worker, asked.id)
 
     async def alert(self, alert: str, who: Who, address: str | None, detail: dict[str, object]) -> None:
         """Raises RecorderUnavailable."""

@@ -189,7 +189,7 @@ class TokenService:
             now = time.time()
             following = desk.families.new_token()
             granted = self._grant(client, scopes, family.id, now, family.ends)
-            await call.record("token_issued", who, granted.part)
+            await call.record("token_refreshed", who, granted.part)
             # A crash here leaves on record what nobody was given: the old token still works.
             if not await desk.on_disk(desk.families.rotate, token, following, now):
                 raise EnvironmentFault("a family of refresh tokens was changed by somebody else")
