@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -98,6 +99,28 @@ def test_supervisor_that_is_killed_takes_everything_with_it_and_starts_again(fre
     fresh.start()
     assert fresh.ask("/orders/1", token).status_code == 200
     fresh.verify()
+
+
+def test_new_ledger_in_the_place_of_a_deleted_one_takes_over_no_line_of_its_log(fresh: Deployment) -> None:
+    fresh.ask("/healthz")
+    pids = fresh.pids()
+    assert fresh.process is not None
+    for pid in (fresh.process.pid, fresh.pid("recorder")):
+        os.kill(pid, signal.SIGKILL)
+    fresh.process.wait()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the children to end")
+    stale = '{"i":"' + "f" * 32 + '","s":"200","t":"1.000","m":"GET","q":"/phantom","a":"192.0.2.1"}\n'
+    (fresh.paths.logs / "access.log").write_text(stale)
+    for folder in (fresh.folder / "state", fresh.folder / "tls"):
+        shutil.rmtree(folder)
+    fresh.config.unlink()
+    (fresh.folder / "gatebook.schema.json").unlink()
+    fresh.cli("init", str(fresh.folder))
+    fresh.write()
+    fresh.start()
+    answer = fresh.ask("/healthz")
+    found = fresh.access(answer.headers["X-Request-ID"])
+    assert [record["id"] for record in fresh.log()] == [found["id"]]
 
 
 def test_second_supervisor_on_the_same_state_refuses(fresh: Deployment) -> None:

@@ -32,6 +32,7 @@ from gatebook.recorder.gatewaylog import GatewayLog
 from gatebook.recorder.journal import Journal, Told
 from gatebook.recorder.once import Once
 from gatebook.recorder.service import Connection, Service
+from gatebook.recorder.tail import discard
 from gatebook.recorder.vault import Vault
 from gatebook.recorder.worker import Workers, machine
 
@@ -116,6 +117,8 @@ class Recorder:
             self._writer, self._journal, self._vault, self._once, failed=self._fail, prepare=self._prepare
         )
         self._gateway = Gateway(paths.nginx / "nginx.pid")
+        if self._journal.cursor is None:
+            discard(paths.logs)  # no gateway was ever started by this ledger: the recorder comes first
         self._logs = GatewayLog(
             paths.logs,
             self._journal,

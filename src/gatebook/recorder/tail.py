@@ -24,6 +24,13 @@ ROTATE_AFTER_S = 60.0
 QUIET_S = 10.0  # workers reopen their files within milliseconds of the signal; this is generous
 
 
+def discard(folder: Path) -> None:
+    """For a ledger that has never read a line: what lies here is another's, which lived under the same name."""
+    for path in folder.iterdir():
+        if path.name == "epoch" or path.suffix == ".log":
+            path.unlink()
+
+
 def epoch(folder: Path, born: str) -> str:
     """The name of this folder's life, made when it is new. A memory file system forgets it with the files.
 
