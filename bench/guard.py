@@ -1,10 +1,11 @@
 """Requests per second and CPU per request of the guard alone, between stand-ins for nginx and the recorder.
 
-    python -m bench.guard [--seconds 5] [--rounds 3] [--connections 64] [--credential token|key] [--profile]
+    python -m bench.guard [--credential rs256|es256|key|introspection] [--cold] [--seconds 5] [--rounds 3] [...]
 
-Kept connections send what nginx sends: its own fields, then a client's six with a bearer token (or an API key),
-for changing callers, paths and addresses. The recorder's twin acknowledges each batch after --sync-us, as a disk
-would. CPU is user and system time of the guard's process from /proc, divided by the requests of the round.
+Kept connections send what nginx sends: its own fields, then a client's six with a credential, for changing
+callers, paths and addresses. `--cold`: each credential comes once, so that each is verified, or asked about at an
+endpoint on loopback. The recorder's twin acknowledges each batch after --sync-us, as a disk would. CPU is user and
+system time of the guard's process from /proc, divided by the requests of the round.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import itertools
 import os
 import random
+import secrets
 import statistics
 import subprocess
 import tempfile
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from bench.endpoint import Endpoint
 from tests.e2e.issuer import Issuer
 from tests.guard.place import Place, Process, route
 from tests.guard.twin import Twin, until
@@ -32,6 +35,7 @@ from gatebook.wire import TO_GUARD
 TICKS = os.sysconf("SC_CLK_TCK")
 CALLERS = 32
 REQUESTS = 4096  # prepared, and sent over and over
+COLD_REQUESTS = 3000  # of a round, each with a credential of its own
 
 
 class SlowTwin(Twin):
@@ -73,17 +77,24 @@ class Caller(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
-        self._transport.write(next(self._requests))
+        self._ask()
 
     def data_received(self, data: bytes) -> None:
         status = data[9:12]
         self._counts[status] = self._counts.get(status, 0) + 1
-        if self.going:
-            self._transport.write(next(self._requests))
+        self._ask()
+
+    def _ask(self) -> None:
+        request = next(self._requests, None) if self.going else None
+        if request is not None:
+            self._transport.write(request)
 
 
-def requests(credentials: list[bytes]) -> Iterator[bytes]:
+def requests(credentials: list[bytes], cold: bool) -> Iterator[bytes]:
+    """Endless, unless each credential may come once only."""
     chosen = random.Random(7)
+    if cold:
+        return (_request(chosen, credential, number) for number, credential in enumerate(credentials))
     prepared = [_request(chosen, credentials[number % len(credentials)], number) for number in range(REQUESTS)]
     return itertools.cycle(prepared)
 
@@ -101,6 +112,7 @@ def _request(chosen: random.Random, credential: bytes, number: int) -> bytes:
         "Gatebook-Cipher": "TLS_AES_256_GCM_SHA384",
         "Gatebook-Group": "X25519MLKEM768",
         "Gatebook-Sni": "api.acme.example",
+        "Gatebook-Certificate": "",  # nginx sends no empty field
         "Gatebook-Connection": str(chosen.randrange(1, 500)),
         "Gatebook-Connection-Request": str(number + 1),
         "Gatebook-Worker": "4711",
@@ -119,7 +131,8 @@ def _request(chosen: random.Random, credential: bytes, number: int) -> bytes:
         "X-Tenant": "acme",
         "traceparent": f"00-{chosen.getrandbits(128):032x}-{chosen.getrandbits(64):016x}-01",
     }
-    lines = [f"{name}: {value}" for name, value in {"Host": "guard", **forwarded, **told, **client}.items()]
+    fields = {"Host": "guard", **forwarded, **told, **client}
+    lines = [f"{name}: {value}" for name, value in fields.items() if value]
     return "\r\n".join(["GET /decide HTTP/1.1", *lines]).encode() + b"\r\n" + credential + b"\r\n\r\n"
 
 
@@ -129,18 +142,26 @@ def cpu_s(pid: int) -> tuple[float, float]:
     return int(fields[11]) / TICKS, int(fields[12]) / TICKS
 
 
-async def one_round(guard: Process, twin: SlowTwin, arguments: argparse.Namespace) -> dict[str, float]:
+async def one_round(
+    guard: Process, twin: SlowTwin, source: Iterator[bytes], arguments: argparse.Namespace
+) -> dict[str, float]:
     loop = asyncio.get_running_loop()
     counts: dict[bytes, int] = {}
-    source = requests(arguments.credentials)
+    if arguments.cold:
+        source = itertools.islice(source, COLD_REQUESTS)
+        batches, before, began = twin.batches, cpu_s(guard.pid), loop.time()
     made = [
         await loop.create_unix_connection(lambda: Caller(source, counts), str(guard.path))
         for _ in range(arguments.connections)
     ]
-    await asyncio.sleep(0.3)
-    counts.clear()
-    batches, before, began = twin.batches, cpu_s(guard.pid), loop.time()
-    await asyncio.sleep(arguments.seconds)
+    if arguments.cold:
+        while sum(counts.values()) < COLD_REQUESTS:
+            await asyncio.sleep(0.002)
+    else:
+        await asyncio.sleep(0.3)
+        counts.clear()
+        batches, before, began = twin.batches, cpu_s(guard.pid), loop.time()
+        await asyncio.sleep(arguments.seconds)
     took, after, done = loop.time() - began, cpu_s(guard.pid), dict(counts)
     for transport, caller in made:
         caller.going = False
@@ -156,7 +177,9 @@ async def one_round(guard: Process, twin: SlowTwin, arguments: argparse.Namespac
     }
 
 
-async def measure(place: Place, arguments: argparse.Namespace) -> list[dict[str, float]]:
+async def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
+    server, url = await Endpoint.serve()
+    place, credentials, issuer = deployed(folder, url, arguments)
     twin = SlowTwin(place.paths.recorder_socket, arguments.sync_us / 1e6)
     await twin.start()
     guard = Process(place)
@@ -170,18 +193,52 @@ async def measure(place: Place, arguments: argparse.Namespace) -> list[dict[str,
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(guard.pid, cores[:1])
             os.sched_setaffinity(0, cores[1:])
-        await one_round(guard, twin, argparse.Namespace(**{**vars(arguments), "seconds": 1}))
+        source = requests(credentials, arguments.cold)
+        await one_round(guard, twin, source, argparse.Namespace(**{**vars(arguments), "seconds": 1}))
         if arguments.perf:
             command = ["perf", "record", "-q", "-g", "-o", arguments.perf, "-p", str(guard.pid)]
             profiler = subprocess.Popen(command)
-        found = [await one_round(guard, twin, arguments) for _ in range(arguments.rounds)]
+        found = [await one_round(guard, twin, source, arguments) for _ in range(arguments.rounds)]
     finally:
         if profiler is not None:
             profiler.terminate()
             profiler.wait()
         guard.close()
         twin.die()
+        server.close()
+        place.close()
+        issuer.stop()
     return found
+
+
+def deployed(folder: Path, url: str, arguments: argparse.Namespace) -> tuple[Place, list[bytes], Issuer]:
+    """A deployment, and header fields with credentials for it."""
+    algorithm = arguments.credential.upper() if arguments.credential.endswith("256") else "RS256"
+    issuer = Issuer(algorithm)
+    (folder / "client.secret").write_text("a-secret")
+    providers = {
+        "staff": {"type": "oidc", "issuer": issuer.url, "audience": ["orders-api"]},
+        "opaque": {
+            "type": "introspection",
+            "url": url,
+            "audience": ["orders-api"],
+            "client": {"id": "gateway", "secret": {"file": str(folder / "client.secret")}},
+            "cache": "1h",
+        },
+        "partners": {"type": "api_key"},
+    }
+    accepted = ["opaque"] if arguments.credential == "introspection" else ["staff", "partners"]
+    limit = {"name": "per-caller", "per": "identity", "rate": "1000000/second"}
+    routes = [route("read-order", "/orders/{order_id}", identity=accepted, limits=[limit])]
+    place = Place(folder, identity=providers, routes=routes)
+    count = COLD_REQUESTS * (arguments.rounds + 1) if arguments.cold else CALLERS
+    if arguments.credential == "key":
+        return place, [b"X-API-Key: " + place.api_key("reader").encode() for _ in range(count)], issuer
+    if arguments.credential == "introspection":
+        tokens = [secrets.token_urlsafe(32) for _ in range(count)]
+    else:
+        tokens = [issuer.token(f"user-{number % CALLERS}", roles=["reader"]) for number in range(count)]
+    return place, [b"Authorization: Bearer " + token.encode() for token in tokens], issuer
 
 
 def main() -> None:
@@ -190,30 +247,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--sync-us", type=float, default=300, help="how long the twin's disk takes")
-    parser.add_argument("--credential", choices=["token", "key"], default="token")
+    parser.add_argument("--credential", choices=["rs256", "es256", "key", "introspection"], default="rs256")
+    parser.add_argument("--cold", action="store_true", help="each credential comes once")
     parser.add_argument("--perf", default="", help="a file for `perf record`")
     arguments = parser.parse_args()
+    if arguments.cold and arguments.credential == "key":
+        parser.error("keys are not cached: there is no cold")
     with tempfile.TemporaryDirectory(prefix="gatebook-bench-") as folder:
         Path(folder).chmod(0o700)
-        issuer = Issuer()
-        limit = {"name": "per-caller", "per": "identity", "rate": "1000000/second"}
-        providers = {
-            "staff": {"type": "oidc", "issuer": issuer.url, "audience": ["orders-api"]},
-            "partners": {"type": "api_key"},
-        }
-        routes = [route("read-order", "/orders/{order_id}", identity=["staff", "partners"], limits=[limit])]
-        place = Place(Path(folder), identity=providers, routes=routes)
-        try:
-            if arguments.credential == "token":
-                tokens = [issuer.token(f"user-{number}", roles=["reader"]) for number in range(CALLERS)]
-                arguments.credentials = [b"Authorization: Bearer " + token.encode() for token in tokens]
-            else:
-                keys = [place.api_key("reader") for _ in range(CALLERS)]
-                arguments.credentials = [b"X-API-Key: " + key.encode() for key in keys]
-            found = uvloop.run(measure(place, arguments))
-        finally:
-            place.close()
-            issuer.stop()
+        found = uvloop.run(measure(arguments, Path(folder)))
     median = {key: statistics.median(each[key] for each in found) for key in found[0]}
     cpu = [each["user_us"] + each["system_us"] for each in found]
     print(f"{median['requests_per_s']:.0f} requests/s, {median['per_batch']:.1f} to a batch")

@@ -13,12 +13,18 @@ import uuid
 from typing import Any
 
 from joserfc import jwt
-from joserfc.jwk import RSAKey
+from joserfc.jwk import ECKey, KeyParameters, RSAKey
 
 
 class Issuer:
-    def __init__(self) -> None:
-        self.key = RSAKey.generate_key(2048, {"alg": "RS256", "use": "sig", "kid": "one"})
+    """`algorithm`: RS256 or ES256."""
+
+    def __init__(self, algorithm: str = "RS256") -> None:
+        named: KeyParameters = {"alg": algorithm, "use": "sig", "kid": "one"}
+        self.algorithm = algorithm
+        self.key: RSAKey | ECKey = (
+            RSAKey.generate_key(2048, named) if algorithm == "RS256" else ECKey.generate_key("P-256", named)
+        )
         self.fetches = 0
         issuer = self
 
@@ -45,7 +51,12 @@ class Issuer:
         self._thread.start()
 
     def token(
-        self, subject: str = "alice", *, lifetime_s: float = 300.0, key: RSAKey | None = None, **claims: Any
+        self,
+        subject: str = "alice",
+        *,
+        lifetime_s: float = 300.0,
+        key: RSAKey | ECKey | None = None,
+        **claims: Any,
     ) -> str:
         """A token of `subject`, valid unless the claims say otherwise; a claim of None is left out."""
         now = int(time.time())
@@ -59,7 +70,8 @@ class Issuer:
             "client_id": "web",
         }
         told = {name: value for name, value in {**known, **claims}.items() if value is not None}
-        return jwt.encode({"alg": "RS256", "kid": "one", "typ": "at+jwt"}, told, key or self.key)
+        header = {"alg": self.algorithm, "kid": "one", "typ": "at+jwt"}
+        return jwt.encode(header, told, key or self.key)
 
     def stop(self) -> None:
         self._server.shutdown()
