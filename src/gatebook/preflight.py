@@ -22,7 +22,7 @@ from typing import NamedTuple
 from gatebook import certificates, limits, policy, redact
 from gatebook.config import secret
 from gatebook.config.load import examine, locate
-from gatebook.config.model import Configuration, Listener, Secret
+from gatebook.config.model import Configuration, Listener, ProviderClient, Secret
 from gatebook.config.source import Location
 from gatebook.errors import EnvironmentFault, GatebookError, Problem
 from gatebook.gateway import nginx, render
@@ -162,9 +162,15 @@ def _secrets(configuration: Configuration) -> Findings:
     """What the configuration names instead of holding it."""
     for name, provider in configuration.identity.items():
         if provider.type == "introspection":
-            for key, named in (("secret", provider.client.secret), ("key", provider.client.key)):
-                if named is not None:
-                    yield from _secret(named, ("identity", name, "client", key), key == "key")
+            yield from _client(provider.client, ("identity", name, "client"))
+        elif provider.type == "oidc" and provider.login is not None:
+            yield from _client(provider.login.client, ("identity", name, "login", "client"))
+
+
+def _client(client: ProviderClient, where: Location) -> Findings:
+    for key, named in (("secret", client.secret), ("key", client.key)):
+        if named is not None:
+            yield from _secret(named, (*where, key), key == "key")
 
 
 def _secret(named: Secret, location: Location, is_key: bool) -> Findings:

@@ -50,6 +50,7 @@ REASONS: dict[str, Reason] = {
     "token_signature": Reason(401, "client", "Authentication failed"),
     "token_claims": Reason(401, "client", "Authentication failed"),
     "token_inactive": Reason(401, "client", "Authentication failed"),
+    "token_nonce": Reason(401, "client", "Authentication failed"),
     # a credential that is bound to a certificate or a key, and client certificates
     "token_binding": Reason(401, "client", "Authentication failed"),
     "token_unbound": Reason(401, "client", "Authentication failed"),
@@ -71,6 +72,20 @@ REASONS: dict[str, Reason] = {
     "credential_revoked": Reason(401, "client", "Authentication failed"),
     "provider_unavailable": Reason(503, "guard", "Service unavailable"),
     "revocations_unavailable": Reason(503, "guard", "Service unavailable"),
+    # people with a browser
+    "login_required": Reason(303, "policy", "Log in first"),
+    "cross_site": Reason(403, "client", "Forbidden"),
+    "login_begun": Reason(200, "policy", "Sent to the provider to log in"),
+    "login_unknown": Reason(400, "client", "This login was not begun in this browser, or it is over"),
+    "login_issuer": Reason(400, "client", "The answer is not the provider's that was asked"),
+    "login_denied": Reason(403, "policy", "The provider has refused the login"),
+    "login_code": Reason(400, "client", "The provider does not know this login"),
+    "session_issued": Reason(200, "policy", "A session was begun"),
+    "session_too_large": Reason(403, "policy", "What the provider says of this person is too much for a session"),
+    "session_ended": Reason(200, "policy", "A session was ended by its person"),
+    "session_missing": Reason(200, "policy", "There was no session to end"),
+    "sessions_withdrawn": Reason(200, "policy", "The provider has ended sessions"),
+    "logout_replayed": Reason(400, "client", "This logout token was used before"),
     # policy and limits
     "deny_rule": Reason(403, "policy", "Forbidden"),
     "no_rule": Reason(403, "policy", "Forbidden"),

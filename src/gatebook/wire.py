@@ -57,11 +57,12 @@ FROM_GUARD: Final[dict[str, str]] = {
     "Gatebook-Decision": "$gatebook_decision",  # index of the decision's entry; absent if none was made
     "Gatebook-Receipt": "$gatebook_receipt",  # <origin>/<index>, passed on to the client
     "Gatebook-Reason": "$gatebook_reason",  # key of record.REASONS, for the log line only
-    "Gatebook-Status": "$gatebook_status",  # denial: 400, 401, 403, 404, 405, 429 or 503
+    "Gatebook-Status": "$gatebook_status",  # denial: 303, 400, 401, 403, 404, 405, 429 or 503
     "Gatebook-Problem": "$gatebook_problem",  # denial: body, application/problem+json, one line of ASCII
     "Gatebook-Retry-After": "$gatebook_retry_after",
     "Gatebook-Allow": "$gatebook_allow",  # 405: the Allow header
     "Gatebook-Authenticate": "$gatebook_authenticate",  # 401: the WWW-Authenticate header
+    "Gatebook-Location": "$gatebook_location",  # 303: where a browser is to log in
     "Gatebook-Ratelimit": "$gatebook_ratelimit",  # the RateLimit header
     "Gatebook-Ratelimit-Policy": "$gatebook_ratelimit_policy",  # the RateLimit-Policy header
     "Gatebook-Upstream": "$gatebook_upstream",  # name of the upstream to forward to
@@ -71,18 +72,25 @@ FROM_GUARD: Final[dict[str, str]] = {
     "Gatebook-Roles": "$gatebook_roles",  # … and Gatebook-Roles, comma-separated
     "Gatebook-Provider": "$gatebook_provider",
 }
-DENIAL_STATUSES: Final = (400, 401, 403, 404, 405, 429, 503)
+DENIAL_STATUSES: Final = (303, 400, 401, 403, 404, 405, 429, 503)
 
 
 # -- 3. gateway -> portal: path -> what of the configuration it is there for ------------------------------
 ISSUING: Final = "a provider of type gatebook"
+LOGIN: Final = "a provider with login"
 PORTAL_PAGES: Final[dict[str, str]] = {
     "/.gatebook/token": ISSUING,
     "/.gatebook/revoke": ISSUING,
     "/.gatebook/jwks.json": ISSUING,
     "/.gatebook/.well-known/openid-configuration": ISSUING,
     "/.well-known/oauth-authorization-server/.gatebook": ISSUING,  # RFC 8414, 3.1
+    "/.gatebook/login": LOGIN,
+    "/.gatebook/logout": LOGIN,
 }
+# One for each provider with login, its name after it. Their own, so that no provider is taken for another (RFC
+# 9700, 4.4): what one has sent cannot be handed in as another's.
+CALLBACK: Final = "/.gatebook/callback/"
+BACKCHANNEL_LOGOUT: Final = "/.gatebook/backchannel-logout/"
 PORTAL_MAX_BODY: Final = 16 << 10
 
 

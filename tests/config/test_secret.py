@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gatebook.config.model import IntrospectionClient, Secret
+from gatebook.config.model import ProviderClient, Secret
 from gatebook.config.secret import MAX_SECRET_BYTES, read
 from gatebook.errors import EnvironmentFault
 
@@ -44,6 +44,6 @@ def test_secret_that_is_not_there_is_named_by_its_place(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("given", ["hunter2", {"env": "hunter2!"}, {"env": "hunter2", "file": "/hunter2"}, {}])
 def test_secret_written_into_the_configuration_is_refused_and_not_repeated(given: object) -> None:
     with pytest.raises(ValidationError) as error:
-        IntrospectionClient.model_validate({"id": "gateway", "secret": given})
+        ProviderClient.model_validate({"id": "gateway", "secret": given})
     for each in error.value.errors():
         assert "hunter2" not in each["msg"]

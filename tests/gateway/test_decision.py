@@ -41,7 +41,7 @@ def test_guard_learns_what_was_asked(rig: Rig) -> None:
     assert rig.forwarded[0].body == b"12345"
 
 
-@pytest.mark.parametrize("status", DENIAL_STATUSES)
+@pytest.mark.parametrize("status", [status for status in DENIAL_STATUSES if status != 303])
 def test_denial_never_reaches_an_upstream_and_says_what_the_guard_said(rig: Rig, status: int) -> None:
     rig.decide = lambda seen: deny(status)
     answer = rig.ask("/index.html", method="POST", body=b"x")
@@ -51,6 +51,16 @@ def test_denial_never_reaches_an_upstream_and_says_what_the_guard_said(rig: Rig,
     assert not rig.forwarded
     line = rig.line()
     assert (line["s"], line["d"], line["r"]) == (str(status), "42", "no_rule")
+
+
+def test_person_is_sent_to_the_page_that_the_guard_names(rig: Rig) -> None:
+    page = "https://api.acme.example/.gatebook/login?provider=staff&return_to=%2F"
+    rig.decide = lambda seen: deny(303, Gatebook_Location=page)
+    answer = rig.ask("/index.html")
+    assert (answer.status, answer.one("Location")) == (303, page)
+    assert answer.one("Gatebook-Receipt") == "acme/node-1/42"
+    assert not rig.forwarded
+    assert rig.line()["s"] == "303"
 
 
 def test_denial_bears_the_headers_that_its_status_wants(rig: Rig) -> None:

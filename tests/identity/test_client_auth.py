@@ -14,15 +14,15 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from tests.identity.mint import NOW, ec_key, rsa_key
 
-from gatebook.config.model import IntrospectionClient, Secret
+from gatebook.config.model import ProviderClient, Secret
 from gatebook.errors import EnvironmentFault
 from gatebook.identity.client_auth import ClientAuth
 
 URL = "https://login.example/introspect"
 
 
-def client(**settings: Any) -> IntrospectionClient:
-    return IntrospectionClient(**{"id": "gateway", **settings})
+def client(**settings: Any) -> ProviderClient:
+    return ProviderClient(**{"id": "gateway", **settings})
 
 
 def secret(folder: Path, content: str | bytes) -> Secret:

@@ -17,7 +17,7 @@ from tests.identity.mint import ABSENT, NOW, claims, ec_key, mint, oidc
 from tests.identity.provider import INTROSPECT, Answer, document, endless, hang, hang_up, plain, trickle
 from tests.identity.provider import Provider as Server
 
-from gatebook.config.model import IntrospectionClient, IntrospectionProvider, Provider, Secret
+from gatebook.config.model import IntrospectionProvider, Provider, ProviderClient, Secret
 from gatebook.identity import Identifier, introspection
 from gatebook.identity.types import Bound, Credential, Identity, Refusal
 
@@ -54,7 +54,7 @@ class Rig:
             "type": "introspection",
             "url": self.provider.issuer + INTROSPECT,
             "audience": ["orders-api"],
-            "client": IntrospectionClient(id="gateway", secret=Secret(file=self.secret)),
+            "client": ProviderClient(id="gateway", secret=Secret(file=self.secret)),
         }
         return IntrospectionProvider(**{**known, **settings})
 

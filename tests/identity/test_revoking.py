@@ -13,7 +13,7 @@ from tests.identity.deployment import KEYS, configuration
 from tests.identity.mint import ISSUER, NOW, claims, ec_key, mint, oidc
 from tests.pki import Authority
 
-from gatebook.config.model import IntrospectionClient, IntrospectionProvider
+from gatebook.config.model import IntrospectionProvider, ProviderClient
 from gatebook.errors import GatebookError
 from gatebook.identity.api_key import make_text
 from gatebook.identity.keyed import signed_sha256
@@ -49,7 +49,7 @@ def test_issuers_are_those_whose_tokens_are_verified_here() -> None:
         type="introspection",
         url="https://asked.example/introspect",
         issuer="https://asked.example",
-        client=IntrospectionClient.model_validate({"id": "gatebook", "secret": {"env": "SECRET"}}),
+        client=ProviderClient.model_validate({"id": "gatebook", "secret": {"env": "SECRET"}}),
         audience=["orders-api"],
     )
     staff, both = oidc(), oidc(issuer="https://asked.example")

@@ -16,7 +16,7 @@ from tests.identity.deployment import configuration, place
 from tests.identity.mint import b64, ec_key, rsa_key
 from tests.oidc.provider import Client, Provider, serve
 
-from gatebook.config.model import IntrospectionClient, IntrospectionProvider, OIDCProvider, Secret
+from gatebook.config.model import IntrospectionProvider, OIDCProvider, ProviderClient, Secret
 from gatebook.identity import Identifier
 from gatebook.identity.types import Bound, Credential, Identity, Refusal
 
@@ -42,7 +42,7 @@ def opaque() -> Iterator[Provider]:
         yield running
 
 
-def client(name: str, folder: Path) -> IntrospectionClient:
+def client(name: str, folder: Path) -> ProviderClient:
     path = folder / "secret"
     if name in KEYS:
         path.write_bytes(
@@ -50,9 +50,9 @@ def client(name: str, folder: Path) -> IntrospectionClient:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
-        return IntrospectionClient(id=name, method="private_key_jwt", key=Secret(file=path), key_id="g1")
+        return ProviderClient(id=name, method="private_key_jwt", key=Secret(file=path), key_id="g1")
     path.write_text(SECRET)
-    return IntrospectionClient(id=name, method="post" if name == "post" else "basic", secret=Secret(file=path))
+    return ProviderClient(id=name, method="post" if name == "post" else "basic", secret=Secret(file=path))
 
 
 def bearer(token: str) -> Credential:
@@ -123,7 +123,7 @@ def test_wrong_secret_makes_its_tokens_unavailable(
 
     wrong = tmp_path / "wrong"
     wrong.write_text("guessed")
-    run(test, client=IntrospectionClient(id="basic", secret=Secret(file=wrong)))
+    run(test, client=ProviderClient(id="basic", secret=Secret(file=wrong)))
 
 
 def test_token_for_another_api_opens_nothing(run: Callable[..., None], opaque: Provider) -> None:

@@ -175,11 +175,13 @@ def _portal(source: Source, data: Any) -> Iterator[Problem]:
         message = "a second token service of our own"
         expected = f"one for all; {issuing[0]} is one already"
         yield source.problem(source.value_at(location), dotted(location), message, expected)
-    if issuing and _mapping(_mapping(data).get("portal")).get("url") is None:
-        location = ("identity", issuing[0], "type")
-        message = "its tokens need an issuer"
-        expected = "portal.url, such as https://api.example.com"
-        yield source.problem(source.value_at(location), dotted(location), message, expected)
+    if _mapping(_mapping(data).get("portal")).get("url") is None:
+        asking = [("identity", name, "type") for name in issuing[:1]]
+        asking += [("identity", name, "login") for name, it in providers.items() if "login" in _mapping(it)]
+        for location in asking:
+            message = "its tokens need an issuer" if location[2] == "type" else "browsers need a way back"
+            expected = "portal.url, such as https://api.example.com"
+            yield source.problem(source.value_at(location), dotted(location), message, expected)
 
 
 def _bindings(source: Source, data: Any) -> Iterator[Problem]:

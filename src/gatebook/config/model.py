@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -22,10 +22,12 @@ from gatebook.config.value import (
     Duration,
     EnvironmentName,
     FilePath,
+    LocalPath,
     Method,
     Name,
     Network,
     PublicUrl,
+    ScopeName,
     Size,
     Url,
     exactly_one,
@@ -98,6 +100,17 @@ class Secret(Model):
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 
 
+# Cookies of our own, for the portal and the guards alone. The prefix has browsers keep them to this very host.
+OWN_COOKIES: Final = "__Host-gatebook-"
+SESSION_COOKIE: Final = f"{OWN_COOKIES}session"
+LOGIN_COOKIE: Final = f"{OWN_COOKIES}login"
+
+# What the portal says itself in a session; no claim of a provider's may stand in its place.
+OWN_CLAIMS: Final = frozenset(
+    {"iss", "aud", "sub", "exp", "nbf", "iat", "jti", "sid", "idp", "auth_time", "cnf", "typ", "token_use"}
+    | {"roles", "groups", "scope", "client_id"}
+)
+
 Binding = Literal["off", "allow", "require"]
 CertificateBound = Annotated[
     Binding,
@@ -125,28 +138,7 @@ class TokenProvider(Model):
     certificate_bound: CertificateBound = "off"
 
 
-class OIDCProvider(TokenProvider):
-    """Bearer JWTs of an OpenID provider, checked against its published keys (RFC 7519, RFC 9068)."""
-
-    type: Literal["oidc"] = Field(description="bearer tokens of an OpenID provider")
-    issuer: str = Field(description="exactly the `iss` of its tokens; https, or http on loopback")
-    algorithms: list[Algorithm] = Field(
-        default=["RS256", "PS256", "ES256", "EdDSA"],
-        min_length=1,
-        description="signature algorithms that are accepted; all others are refused",
-    )
-    only_at_jwt: bool = Field(
-        default=False,
-        description="take only tokens that say that they are access tokens: `typ: at+jwt` (RFC 9068)",
-    )
-    ca: FilePath | None = Field(default=None, description="PEM file of a private CA for the provider's TLS")
-    jwks_refresh: Duration = Field(default=300.0, description="how often the keys are fetched in the background")
-    jwks_max_age: Duration = Field(
-        default=86400.0, description="how long known keys serve while the provider is down"
-    )
-
-
-class IntrospectionClient(Model):
+class ProviderClient(Model):
     """Who gatebook is to the provider, and how it proves it."""
 
     id: ClientId = Field(description="the client id that the provider gave to gatebook")
@@ -167,12 +159,66 @@ class IntrospectionClient(Model):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> IntrospectionClient:
+    def _check(self) -> ProviderClient:
         wanted, other = ("key", "secret") if self.method == "private_key_jwt" else ("secret", "key")
         if getattr(self, wanted) is None:
             raise ValueError(f"{self.method} needs a {wanted}")
         if getattr(self, other) is not None:
             raise ValueError(f"{other}: not used by {self.method}")
+        return self
+
+
+class Login(Model):
+    """Login of people with a browser (OpenID Connect Core 1.0, authorization code flow with PKCE).
+    To be registered at the provider: `portal.url` with `/.gatebook/callback/<provider>` after it as redirect URI,
+    and with `/.gatebook/backchannel-logout/<provider>` for back-channel logout.
+    """
+
+    client: ProviderClient = Field(description="who gatebook is to the provider")
+    scopes: list[ScopeName] = Field(default=["openid"], description="what is asked of the provider; openid always")
+    claims: list[str] = Field(
+        default=[],
+        max_length=16,
+        description="claims of the ID token that conditions may use; they are kept in the cookie",
+    )
+    session_ttl: Duration = Field(
+        default=8 * 3600.0, ge=10, le=30 * 86400, description="how long a person stays logged in"
+    )
+    after_logout: LocalPath = Field(default="/", description="the path of this gateway that a logout ends at")
+
+    @model_validator(mode="after")
+    def _check(self) -> Login:
+        taken = OWN_CLAIMS.intersection(self.claims)
+        if taken:
+            raise ValueError(f"claims: {min(taken)} is gatebook's own in a session")
+        return self
+
+
+class OIDCProvider(TokenProvider):
+    """Bearer JWTs of an OpenID provider, checked against its published keys (RFC 7519, RFC 9068)."""
+
+    type: Literal["oidc"] = Field(description="bearer tokens of an OpenID provider")
+    issuer: str = Field(description="exactly the `iss` of its tokens; https, or http on loopback")
+    algorithms: list[Algorithm] = Field(
+        default=["RS256", "PS256", "ES256", "EdDSA"],
+        min_length=1,
+        description="signature algorithms that are accepted; all others are refused",
+    )
+    only_at_jwt: bool = Field(
+        default=False,
+        description="take only tokens that say that they are access tokens: `typ: at+jwt` (RFC 9068)",
+    )
+    ca: FilePath | None = Field(default=None, description="PEM file of a private CA for the provider's TLS")
+    jwks_refresh: Duration = Field(default=300.0, description="how often the keys are fetched in the background")
+    jwks_max_age: Duration = Field(
+        default=86400.0, description="how long known keys serve while the provider is down"
+    )
+    login: Login | None = Field(default=None, description="people may log in with a browser")
+
+    @model_validator(mode="after")
+    def _check(self) -> OIDCProvider:
+        if self.login is not None and self.certificate_bound == "require":
+            raise ValueError("login: sessions are bound to no certificate, but certificate_bound is require")
         return self
 
 
@@ -185,7 +231,7 @@ class IntrospectionProvider(TokenProvider):
         description="exactly the `iss` of its answers and JWTs; default: whatever no other provider claims",
     )
     url: str = Field(description="the introspection endpoint; https, or http on loopback")
-    client: IntrospectionClient = Field(description="who gatebook is to the provider")
+    client: ProviderClient = Field(description="who gatebook is to the provider")
     cache: Duration = Field(
         default=60.0, le=86400, description="how long an answer serves: a revoked token works this long at most"
     )
@@ -477,8 +523,14 @@ class Configuration(Model):
         return next(found, None)
 
     @property
+    def logins(self) -> dict[str, OIDCProvider]:
+        """The providers at which people may log in, by name."""
+        found = ((n, p) for n, p in self.identity.items() if isinstance(p, OIDCProvider))
+        return {name: provider for name, provider in found if provider.login is not None}
+
+    @property
     def needs_portal(self) -> bool:
-        return self.token_service is not None
+        return self.token_service is not None or bool(self.logins)
 
     @property
     def own_issuer(self) -> str:

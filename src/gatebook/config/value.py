@@ -79,6 +79,31 @@ Name = Annotated[str, Field(pattern=NAME, description="lower-case letters, digit
 ClientId = Annotated[str, Field(pattern=r"^[ -~]{1,256}$", description="printable ASCII")]
 
 
+# RFC 6749, appendix A.4.
+ScopeName = Annotated[str, Field(pattern=r"^[!#-\[\]-~]{1,256}$", description="a scope")]
+
+# A path of our own origin, with or without a query: printable ASCII without space, quote, '#' or backslash.
+LOCAL_PATH: Final = r"/(?:[!$&-\[\]-~]|%[0-9A-Fa-f]{2})*"
+_MAX_LOCAL = 1024
+
+
+def is_local_path(text: str) -> bool:
+    """Whether a browser that is sent there stays here, and outside of gatebook's own pages."""
+    if len(text) > _MAX_LOCAL or not re.fullmatch(LOCAL_PATH, text):
+        return False
+    path = text.partition("?")[0]
+    return "//" not in path and not path.startswith("/.gatebook")
+
+
+def _local_path(value: str) -> str:
+    if not is_local_path(value):
+        raise ValueError("expected a path of this gateway, such as /goodbye")
+    return value
+
+
+LocalPath = Annotated[str, AfterValidator(_local_path)]
+
+
 def _environment_name(value: object) -> object:
     # What stands here by mistake may be the secret itself: it is not shown.
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", value):

@@ -222,8 +222,9 @@ def _verified(upstream: Upstream, facts: NginxFacts) -> Block:
 def _denied() -> Directive:
     """`return` wants its status spelt out; a status that the guard should not say is 503."""
     status = FROM_GUARD["Gatebook-Status"]
+    location, problem = FROM_GUARD["Gatebook-Location"], FROM_GUARD["Gatebook-Problem"]
     answers = [
-        directive("if", status, "=", code, block=[directive("return", code, FROM_GUARD["Gatebook-Problem"])])
+        directive("if", status, "=", code, block=[directive("return", code, location if code == 303 else problem)])
         for code in DENIAL_STATUSES
     ]
     return directive(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
-from gatebook.config.model import Configuration
+from gatebook.config.model import LOGIN_COOKIE, OWN_COOKIES, SESSION_COOKIE, Configuration
 from gatebook.gateway.tree import Block, directive
 from gatebook.wire import FROM_GUARD, TO_GUARD, UPSTREAMS_FIELD, upstreams_mark
 
@@ -81,6 +81,37 @@ def kept_credential(number: int) -> str:
     return f"$gatebook_credential_{number}"
 
 
+def callers(configuration: Configuration) -> list[str]:
+    """Variables with all that a client may send to say who it is; one of them is not empty."""
+    sent = [variable_of(name) for name in credential_headers(configuration)]
+    return [*sent, _SESSION] if configuration.logins else sent
+
+
+_SESSION: Final = "$gatebook_session"
+_FOREIGN_COOKIES: Final = "$gatebook_foreign_cookies"
+
+
+def cookies(configuration: Configuration) -> Block:
+    """Who may see which cookies: an upstream sees all but ours, each of which may stand first or later.
+
+    Where more of ours are left, sent twice or in a spelling that is not a browser's, it sees none at all.
+    """
+    if not configuration.logins:
+        return []
+    found: Block = []
+    source = "$http_cookie"
+    for number, name in enumerate((SESSION_COOKIE, LOGIN_COOKIE)):
+        variable = f"$gatebook_cookies_{number}"
+        first, later = f"~^{name}=[^;]*(?:; *)?(.*)$", f"~^(.*?); *{name}=[^;]*(.*)$"
+        cases = [directive(first, "$1"), directive(later, "$1$2"), directive("default", source)]
+        found.append(directive("map", source, variable, block=cases))
+        source = variable
+    cases = [directive(f"~*{OWN_COOKIES}", '""'), directive("default", source)]
+    found.append(directive("map", source, _FOREIGN_COOKIES, block=cases))
+    cases = [directive(f"~(?:^|; *){SESSION_COOKIE}=([^;]*)", "$1"), directive("default", '""')]
+    return [*found, directive("map", "$http_cookie", _SESSION, block=cases)]
+
+
 def trusted_networks(configuration: Configuration) -> list[str]:
     """As nginx writes them: it knows prefix lengths only, no netmasks."""
     return [str(ipaddress.ip_network(text)) for text in configuration.gateway.trusted_proxies]
@@ -148,6 +179,8 @@ def to_upstream(configuration: Configuration, host: str) -> Block:
     for number, name in enumerate(credential_headers(configuration)):
         lines[name] = kept_credential(number)
     lines["DPoP"] = KEPT_PROOF
+    if configuration.logins:
+        lines["Cookie"] = _FOREIGN_COOKIES
     return _set(lines)
 
 

@@ -17,7 +17,15 @@ from gatebook.gateway import headers
 from gatebook.gateway.guarded import PROBLEM, error_pages, head_buffer
 from gatebook.gateway.tree import Block, directive, file
 from gatebook.paths import Paths
-from gatebook.wire import ISSUING, LOG_OF_PORTAL, PORTAL_MAX_BODY, PORTAL_PAGES
+from gatebook.wire import (
+    BACKCHANNEL_LOGOUT,
+    CALLBACK,
+    ISSUING,
+    LOG_OF_PORTAL,
+    LOGIN,
+    PORTAL_MAX_BODY,
+    PORTAL_PAGES,
+)
 
 PORTAL: Final = "gatebook_portal"  # upstream group, flood zone and log format
 _KEPT: Final = 16
@@ -25,8 +33,15 @@ _PATIENCE: Final = "10s"
 
 
 def pages(configuration: Configuration) -> list[str]:
-    needed = {ISSUING} if configuration.token_service else set()
-    return [path for path, wanted_by in PORTAL_PAGES.items() if wanted_by in needed]
+    needed = {
+        name
+        for name, is_there in ((ISSUING, configuration.token_service), (LOGIN, configuration.logins))
+        if is_there
+    }
+    found = [path for path, wanted_by in PORTAL_PAGES.items() if wanted_by in needed]
+    return found + [
+        each + name for name in sorted(configuration.logins) for each in (CALLBACK, BACKCHANNEL_LOGOUT)
+    ]
 
 
 def top(configuration: Configuration, paths: Paths) -> Block:

@@ -74,6 +74,7 @@ def _http(configuration: Configuration, paths: Paths, facts: NginxFacts) -> Bloc
         directive("log_not_found", "off"),
         *_log(paths),
         *_bounds(configuration, facts),
+        *headers.cookies(configuration),
         *_maps(configuration),
         *headers.from_proxies(configuration),
         *_guards(configuration, paths),
@@ -167,6 +168,7 @@ def _maps(configuration: Configuration) -> Block:
     """Variables of single requests, each evaluated when first used."""
     strip = FROM_GUARD["Gatebook-Strip"]
     sent = [headers.variable_of(name) for name in headers.credential_headers(configuration)]
+    callers = "".join(headers.callers(configuration))
     return [
         _map("$status", "$gatebook_title", {"default": "Error"} | {str(k): v for k, v in guarded.TITLES.items()}),
         _map("$status", "$gatebook_again", {"429": 1, "503": 1, "default": ""}),
@@ -194,7 +196,7 @@ def _maps(configuration: Configuration) -> Block:
         _map(strip, headers.KEPT_PROOF, {"": "$http_dpop", "0": "$http_dpop", "default": ""}),
         _certificate(configuration),
         # A credential stays with one guard, wherever it comes from, so that its limits are exact.
-        _map("".join(sent), "$gatebook_caller", {"": "$binary_remote_addr", "default": "".join(sent)}),
+        _map(callers, "$gatebook_caller", {"": "$binary_remote_addr", "default": callers}),
     ]
 
 

@@ -53,6 +53,7 @@ def deny(
     request_id: str,
     allowed_methods: Sequence[str] = (),
     authenticate: str = "",
+    location: str = "",
     taken: Taken | None = None,
 ) -> bytes:
     """What REASONS says of `reason`, and nothing about the policy."""
@@ -69,6 +70,8 @@ def deny(
         lines.append(f"Gatebook-Allow: {', '.join(allowed_methods)}")
     if status == 401 and authenticate:
         lines.append(f"Gatebook-Authenticate: {authenticate}")
+    if location:
+        lines.append(f"Gatebook-Location: {location}")
     if status == 503:
         lines.append("Gatebook-Retry-After: 1")
     _limits(lines, taken)

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Literal
+from urllib.parse import quote
 
 import msgspec
 
 from gatebook import record
 from gatebook.config.model import Configuration, Route
+from gatebook.config.value import is_local_path
 from gatebook.guard.asked import Asked, Fields, certificate_sha256, trace_id
+from gatebook.identity import session
 from gatebook.identity.keyed import Keys, signed_sha256
+from gatebook.identity.session import is_navigation
 from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.limits import Limiter, Taken
 from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling
@@ -65,6 +69,7 @@ class Rules:
         self._redactor = Redactor(configuration)
         self._methods = {name: provider.type for name, provider in configuration.identity.items()}
         self._challenges = {route.name: _challenge(configuration, route) for route in configuration.routes}
+        self._logins = {route.name: _login(configuration, route) for route in configuration.routes}
 
     def retire(self) -> None:
         """Others are in force. Those before these are theirs to remember, or all would be for ever."""
@@ -126,6 +131,13 @@ class Rules:
         """The WWW-Authenticate field of a 401 (RFC 9110, RFC 6750)."""
         bearer = self._challenges[route.name]
         return f'{bearer}, error="invalid_token"' if refused and bearer.startswith("Bearer") else bearer
+
+    def login(self, route: Route, asked: Asked) -> str:
+        """Where a person who waits for a page of this route can log in, and come back; empty for anybody else."""
+        page = self._logins[route.name]
+        if not page or asked.method != "GET" or not is_navigation(asked.headers):
+            return ""
+        return f"{page}&return_to={quote(asked.uri, safe='')}" if is_local_path(asked.uri) else page
 
     def durability(self, match: Match | Miss) -> str:
         own = match.route.durability if isinstance(match, Match) else None
@@ -199,7 +211,8 @@ class Rules:
             return self._redactor.identity_part(who, subject, self._fingerprint(who.credential_sha256))
         if isinstance(who, Refusal) and who.provider is not None and credential is not None:
             # Whose credential it claims to be, without a subject: nothing was established.
-            method = self._methods.get(who.provider, credential.method)
+            by_session = credential.method == session.METHOD
+            method = session.METHOD if by_session else self._methods.get(who.provider, credential.method)
             presented = self._keys.fingerprint(signed_sha256(credential))
             return record.IdentityPart(provider=who.provider, method=method, credential=presented)
         return None
@@ -208,6 +221,12 @@ class Rules:
 def _shadow(ruling: Ruling) -> record.ShadowPart:
     verdict: Literal["allow", "deny"] = "allow" if ruling.allowed else "deny"
     return record.ShadowPart(verdict=verdict, reason=ruling.reason, rule=ruling.rule)
+
+
+def _login(configuration: Configuration, route: Route) -> str:
+    """The login page for the first of the route's providers that has one."""
+    names = [] if route.identity == "none" else [name for name in route.identity if name in configuration.logins]
+    return f"{configuration.portal.url}/.gatebook/login?provider={names[0]}" if names else ""
 
 
 def _challenge(configuration: Configuration, route: Route) -> str:

@@ -141,7 +141,11 @@ class Service:
             if case.who is None:
                 return self._later(case, self._verify(case, found, accept, shown))
             return self._confirm(case, found, shown)
-        case.who = found if found is not None else Refusal("credential_missing")
+        if found is None:
+            found = Refusal(
+                "login_required" if case.rules.login(match.route, case.asked) else "credential_missing"
+            )
+        case.who = found
         return self._identified(case)
 
     async def _verify(self, case: Case, credential: Credential, accept: tuple[str, ...], shown: Presented) -> None:
@@ -283,6 +287,9 @@ class Service:
             reason=verdict.reason,
             request_id=case.asked.id,
             allowed_methods=match.allow if isinstance(match, Miss) else (),
+            location=case.rules.login(match.route, case.asked)
+            if isinstance(match, Match) and verdict.reason == "login_required"
+            else "",
             authenticate=""
             if isinstance(match, Miss)
             else case.rules.challenge(match.route, refused=case.credential is not None),

@@ -20,7 +20,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gatebook.config import secret
-from gatebook.config.model import IntrospectionClient, Secret
+from gatebook.config.model import ProviderClient, Secret
 from gatebook.errors import EnvironmentFault
 from gatebook.identity.jwk import MIN_RSA_BITS, algorithms_of
 from gatebook.identity.jws import sign
@@ -35,7 +35,7 @@ Fields = dict[str, str]
 class ClientAuth:
     """`audience` is the assertion's, where the configuration names none."""
 
-    def __init__(self, client: IntrospectionClient, audience: str) -> None:
+    def __init__(self, client: ProviderClient, audience: str) -> None:
         self._client = client
         self._audience = client.audience or audience
         self._secret = _text(client.secret) if client.secret is not None else ""
@@ -65,7 +65,7 @@ class ClientAuth:
 class _Key:
     """A private key, with what is said beside its signatures."""
 
-    def __init__(self, client: IntrospectionClient, source: Secret) -> None:
+    def __init__(self, client: ProviderClient, source: Secret) -> None:
         place, pem = source.file or source.env, _text(source)
         key = _private_key(pem)
         if key is None:

@@ -29,7 +29,14 @@ _HEADERS = {
 
 
 class Unusable(Exception):
-    """The provider gave no answer that may be used. The text names what it did, without anything that it sent."""
+    """The provider gave no answer that may be used. The text names what it did, without anything that it sent.
+
+    `status`: of an answer that says no; 0 where there was none, or it was something else.
+    """
+
+    def __init__(self, said: str, status: int = 0) -> None:
+        super().__init__(said)
+        self.status = status
 
 
 def is_local(url: str) -> bool:
@@ -96,7 +103,7 @@ async def ask(
         place = urlsplit(url).path
         if answer.status_code != 200:
             what = "a redirect, which is refused" if answer.is_redirect else f"status {answer.status_code}"
-            raise Unusable(f"{place} answered with {what}")
+            raise Unusable(f"{place} answered with {what}", answer.status_code)
         if answer.headers.get("content-encoding", "identity") != "identity":
             raise Unusable(f"{place} came compressed, which was not asked for")
         data = bytearray()

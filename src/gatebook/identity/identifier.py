@@ -26,7 +26,7 @@ from gatebook.config.model import (
     OIDCProvider,
     Provider,
 )
-from gatebook.identity import api_key_file, binding, revocation_file
+from gatebook.identity import api_key_file, binding, revocation_file, session
 from gatebook.identity.api_key import KeyRing
 from gatebook.identity.api_key_method import ApiKeyMethod
 from gatebook.identity.crl_watch import CRLWatch
@@ -57,16 +57,20 @@ class _Accepted(NamedTuple):
 class _Deployment:
     """All that follows from one configuration."""
 
-    def __init__(self, configuration: Configuration, methods: dict[str, Method]) -> None:
+    def __init__(
+        self, configuration: Configuration, methods: dict[str, Method], sessions: dict[str, Method]
+    ) -> None:
         self._configuration = configuration
         self.methods = methods
+        self.sessions = sessions
+        self.url = configuration.portal.url or ""
         self.terms = {name: binding.terms(provider) for name, provider in configuration.identity.items()}
         self._accepted: dict[tuple[str, ...], _Accepted] = {}  # as many as the routes have lists of providers
 
     def accepted(self, accept: tuple[str, ...]) -> _Accepted:
         found = self._accepted.get(accept)
         if found is None:
-            asked = [self.methods[name] for name in accept if name in self.methods]
+            asked = [of[name] for of in (self.methods, self.sessions) for name in accept if name in of]
             kinds = {kind for method in asked for kind in method.takes}
             methods = {kind: tuple(method for method in asked if kind in method.takes) for kind in kinds}
             found = self._accepted[accept] = _Accepted(plan(self._configuration, accept), methods)
@@ -166,7 +170,14 @@ class Identifier:
                 keys = KeySource(name, provider, Discovery(provider, self._client), self._clock)
             sources[name] = keys
             methods[name] = OIDCMethod(name, provider, keys, self._clock)
-        return sources, _Deployment(configuration, methods)
+        sessions: dict[str, Method] = {}
+        for name, provider in configuration.logins.items():
+            source = f"{name}:sessions"  # no provider is called so
+            own = self._kept(source, provider, OwnKeys) or OwnKeys(provider, self._paths.portal_jwks)
+            sources[source] = own
+            wanted, kind = session.as_oidc(configuration, name, provider), session.Kind(provider)
+            sessions[name] = OIDCMethod(name, wanted, own, self._clock, session.METHOD, session.METHOD, kind)
+        return sources, _Deployment(configuration, methods, sessions)
 
     def _kept(self, name: str, provider: Provider, kind: type[AnySource]) -> AnySource | None:
         source = self._sources.get(name)
@@ -219,7 +230,7 @@ class Identifier:
     def confirm(
         self,
         identity: Identity,
-        credential: Credential,  # noqa: ARG002 - for proofs
+        credential: Credential,
         presented: Presented,
         now: float,
     ) -> Refusal | None:
@@ -230,6 +241,8 @@ class Identifier:
             return Refusal("revocations_unavailable", identity.provider)
         if revoked.find(identity, now) is not None:
             return Refusal("credential_revoked", identity.provider)
+        if credential.method == session.METHOD and session.is_cross_site(presented, self._in_force.url):
+            return Refusal("cross_site", identity.provider)
         terms = self._in_force.terms.get(identity.provider, binding.NONE)
         return binding.confirm(identity, presented, terms)
 
@@ -241,6 +254,7 @@ def _issuers(configuration: Configuration) -> frozenset[str]:
     }
     if configuration.token_service is not None:
         named.add(configuration.own_issuer)
+    named.update(session.issuer(configuration, name) for name in configuration.logins)
     return frozenset(issuer for issuer in named if issuer)
 
 

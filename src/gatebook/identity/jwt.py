@@ -8,6 +8,7 @@ algorithm that the configuration does not list, or that is not the key's own. Pu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from gatebook.config.model import OIDCProvider
@@ -16,6 +17,9 @@ from gatebook.identity.jwk import MAX_CANDIDATES, Key, Keys, Mark
 from gatebook.identity.jws import Compact, Unfit, parse, signed_by
 from gatebook.identity.strict import parse_object
 from gatebook.identity.types import Identity
+
+# Whether a header and claims are of the kind that is wanted. Raises Unfit.
+CheckKind = Callable[[dict[str, Any], dict[str, Any]], None]
 
 
 class Token(NamedTuple):
@@ -55,15 +59,24 @@ def issuer_of(token: bytes) -> str | None:
 
 
 def verify(
-    token: Token, name: str, provider: OIDCProvider, keys: Keys, credential_sha256: bytes, now: float
+    token: Token,
+    name: str,
+    provider: OIDCProvider,
+    keys: Keys,
+    credential_sha256: bytes,
+    now: float,
+    check_kind: CheckKind | None = None,
 ) -> Verified:
-    """`name` is the provider's in the configuration. Raises Unfit."""
+    """`name` is the provider's in the configuration; `check_kind`: for other than access tokens. Raises Unfit."""
     compact = token.compact
     if token.issuer != provider.issuer:
         raise Unfit("token_issuer")
     if compact.alg not in provider.algorithms:
         raise Unfit("token_algorithm")
-    claim.check_type(compact.header, token.claims, provider.only_at_jwt)
+    if check_kind is None:
+        claim.check_type(compact.header, token.claims, provider.only_at_jwt)
+    else:
+        check_kind(compact.header, token.claims)
     key = _signer(compact, keys)
     identity = claim.identify(token.claims, name, provider, credential_sha256, now)
     return Verified(identity, key.mark(compact.alg))

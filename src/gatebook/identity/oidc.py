@@ -16,7 +16,7 @@ from gatebook.config.model import OIDCProvider
 from gatebook.identity.cache import TokenCache
 from gatebook.identity.jwk import Keys
 from gatebook.identity.jws import Unfit
-from gatebook.identity.jwt import Token, may_be_of_a_newer_key, read, verify
+from gatebook.identity.jwt import CheckKind, Token, may_be_of_a_newer_key, read, verify
 from gatebook.identity.keyed import signed_sha256
 from gatebook.identity.types import Credential, Identity, Refusal
 
@@ -31,9 +31,7 @@ class Publishes(Protocol):
 
 
 class OIDCMethod:
-    """`method` is what its identities are said to be known by."""
-
-    takes = frozenset({"bearer"})
+    """`method` is what its identities are said to be known by; `takes` and `check_kind`: for other than tokens."""
 
     def __init__(
         self,
@@ -42,12 +40,16 @@ class OIDCMethod:
         source: Publishes,
         clock: Callable[[], float],
         method: str = "oidc",
+        takes: str = "bearer",
+        check_kind: CheckKind | None = None,
     ) -> None:
+        self.takes = frozenset({takes})
         self._name = name
         self._method = method
         self._provider = provider
         self._source = source
         self._clock = clock
+        self._check_kind = check_kind
         self._cache = TokenCache()
 
     def recall(self, credential: Credential, now: float) -> Identity | None:
@@ -74,7 +76,8 @@ class OIDCMethod:
     def _judge(self, token: Token, credential: Credential, now: float) -> Identity | Refusal:
         keys = self._source.keys(now)
         try:
-            verified = verify(token, self._name, self._provider, keys, signed_sha256(credential), now)
+            digest = signed_sha256(credential)
+            verified = verify(token, self._name, self._provider, keys, digest, now, self._check_kind)
         except Unfit as error:
             return Refusal(error.reason, self._name)
         identity = verified.identity

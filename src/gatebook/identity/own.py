@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from gatebook import kept
-from gatebook.config.model import Configuration, GatebookProvider, OIDCProvider
+from gatebook.config.model import Configuration, GatebookProvider, OIDCProvider, Provider
 from gatebook.identity.jwk import NONE, Keys, parse_jwks
 
 ALGORITHM: Final = "ES256"
@@ -65,7 +65,7 @@ KIND: Final = kept.Kind(
 class OwnKeys:
     """What a guard knows of them. A `method.Source`."""
 
-    def __init__(self, provider: GatebookProvider, path: Path) -> None:
+    def __init__(self, provider: Provider, path: Path) -> None:
         self.provider = provider
         self._watch = kept.Watch(path, KIND, _keys)
 

@@ -2,8 +2,8 @@
 
 In: what a request shows, hostile. Out: a Credential, a Refusal, or None when nothing was presented. Only what
 the route's providers take is looked at: the key headers of those that take keys, a bearer token if there is one of
-another type, and where neither was sent, the TLS certificate if one takes those. Two credentials are never weighed
-against each other: that is credential_ambiguous.
+another type, a session's cookie if people log in at one, and where none of those was sent, the TLS certificate if
+one takes those. Two credentials are never weighed against each other: that is credential_ambiguous.
 RFC 6750, 2.1 is the only way to send a token; never in a query or a body. Pure.
 """
 
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from gatebook.config.model import ApiKeyProvider, Configuration, MTLSProvider
 from gatebook.identity.jws import MAX_TOKEN_BYTES
+from gatebook.identity.session import find
 from gatebook.identity.types import Credential, Presented, Refusal
 
 AUTHORIZATION = b"authorization"
@@ -29,10 +30,11 @@ class Plan(NamedTuple):
     bearer: bool
     key_headers: dict[bytes, str]
     certificate: bool = False
+    session: bool = False
 
 
 def plan(configuration: Configuration, accept: Iterable[str]) -> Plan:
-    bearer = certificate = False
+    bearer = certificate = session = False
     key_headers: dict[bytes, str] = {}
     for name in accept:
         provider = configuration.identity.get(name)
@@ -42,11 +44,12 @@ def plan(configuration: Configuration, accept: Iterable[str]) -> Plan:
             certificate = True
         elif provider is not None:
             bearer = True
-    return Plan(bearer, key_headers, certificate)
+            session = session or name in configuration.logins
+    return Plan(bearer, key_headers, certificate, session)
 
 
 def present(presented: Presented, wanted: Plan) -> Credential | Refusal | None:
-    bearer, key_headers, certificate = wanted
+    bearer, key_headers, certificate, takes_session = wanted
     authorization = key = provider = None
     for name, value in presented.headers:
         if name == AUTHORIZATION:
@@ -58,6 +61,14 @@ def present(presented: Presented, wanted: Plan) -> Credential | Refusal | None:
             if key is not None:
                 return Refusal("credential_ambiguous")
             key, provider = value, key_headers[name]
+    session = find(presented.headers) if takes_session else None
+    if isinstance(session, Refusal):
+        return session
+    if session is not None:
+        # A browser sends it whoever asks; what comes with a credential of its own was not meant to be its.
+        if authorization is not None or key is not None:
+            return Refusal("credential_ambiguous")
+        return Credential("session", session)
     if key is not None:
         # Even beside `Basic`: on a route that takes tokens, Authorization is ours, and says who it is too.
         if authorization is not None:

@@ -50,7 +50,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Who a credential belongs to, on which provider's word, until when (seconds since 1970)."""
 
     provider: str
-    method: str  # oidc, introspection, gatebook, api_key
+    method: str  # oidc, introspection, gatebook, api_key, session
     subject: str
     client: str | None = None
     roles: tuple[str, ...] = ()

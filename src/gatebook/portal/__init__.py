@@ -4,6 +4,9 @@ call.py          one request: what was asked, its body, and `record`, without wh
 app.py           path -> page; the application
 token.py         the token service: what is granted. form.py reads what is posted, authenticate.py finds who asks
                  (throttle.py: how often somebody may fail), family.py keeps refresh tokens, desk.py all that lasts
+login.py         people with a browser: login, callback, logout; party.py is one provider and we as its client
+                 (transaction.py: a login under way, person_page.py: what a person sees)
+withdraw.py      revokes what was issued
 signing.py       the keys that tokens are signed with, by schedule; metadata.py says what others may know
 process.py       start, reload, stop
 

@@ -112,6 +112,10 @@ class Scribe:
             )
         )
 
+    async def first_use(self, key: bytes, until_us: int) -> bool:
+        """Whether nobody has used it before; durable. Raises RecorderUnavailable."""
+        return await self._recorder.first_use(key, until_us)
+
     async def append(self, made: record.Record, worker: int = 0, request_id: str = "") -> int:
         """Raises RecorderUnavailable."""
         future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()

@@ -8,7 +8,6 @@ for a disk is done in threads. Never two things at a time with one family.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,22 +16,21 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from gatebook import kept, record
+from gatebook import kept
 from gatebook.errors import GatebookError
-from gatebook.identity import client_file, revocation_file
+from gatebook.identity import client_file
 from gatebook.identity.client import Clients
-from gatebook.identity.revocation import Revocation, What
+from gatebook.identity.revocation import What
 from gatebook.paths import Paths
 from gatebook.portal.authenticate import Authenticator
 from gatebook.portal.call import Scribe, Who
 from gatebook.portal.family import ALERTED, MAX_FAMILIES, TOLD, Families
 from gatebook.portal.throttle import Throttle
+from gatebook.portal.withdraw import withdraw
 
-ACTOR: Final = "portal"
 TELL_S: Final = 2.0
 BURST: Final = MAX_FAMILIES
 INTERVAL_S: Final = 30.0
-ANNOUNCE_S: Final = 10.0
 THEFTS: Final = {
     "reused": "refresh_reused",
     "foreign": "refresh_foreign",
@@ -113,24 +111,13 @@ class Desk:
     async def revoke(self, scribe: Scribe, what: What, value: str, shown: str, why: str) -> None:
         """Access tokens that guards would still take. On record before it takes effect. Raises GatebookError."""
         assert scribe.service is not None  # noqa: S101 - who has families has a token service
-        loop = asyncio.get_running_loop()
-        now = time.time()
-
-        def announce(made: Revocation) -> None:
-            said = record.Admin(time_us=time.time_ns() // 1000, action="revoke", actor=ACTOR, detail=made.detail())
-            asyncio.run_coroutine_threadsafe(scribe.append(said), loop).result(ANNOUNCE_S)
-
-        await asyncio.to_thread(
-            revocation_file.add,
+        await withdraw(
             self._paths.revocations,
+            scribe,
+            scribe.service,
             what,
-            scribe.keys.name(what, scribe.service, value),
-            provider=scribe.service,
-            until=now + self._lifetime_s() + 1,
+            value,
+            until=time.time() + self._lifetime_s() + 1,
             shown=shown,
-            reason=why,
-            actor=ACTOR,
-            now=now,
-            random=secrets.token_bytes,
-            announce=announce,
+            why=why,
         )

@@ -40,9 +40,18 @@ def read_form(call: Call) -> dict[str, str]:
         raise Malformed("the content type is not application/x-www-form-urlencoded")
     if call.header(b"content-encoding"):
         raise Malformed("an encoded body")
+    return _fields(call.body)
+
+
+def read_query(call: Call) -> dict[str, str]:
+    """The same of a page that a browser is sent to. Raises Malformed."""
+    return _fields(call.asked.uri.partition("?")[2].encode("utf-8", "surrogateescape"))
+
+
+def _fields(data: bytes) -> dict[str, str]:
     fields: dict[str, str] = {}
     seen: set[str] = set()
-    for pair in call.body.split(b"&") if call.body else []:
+    for pair in data.split(b"&") if data else []:
         name, _, value = (_decoded(part) for part in pair.partition(b"="))
         if name in seen:
             raise Malformed("a parameter is given twice")

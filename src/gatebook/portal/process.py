@@ -28,11 +28,13 @@ from gatebook.config.model import Configuration
 from gatebook.errors import GatebookError
 from gatebook.guard.client import RecorderClient
 from gatebook.identity.keyed import Keys, read_keys
+from gatebook.identity.session import SKEW_S
 from gatebook.paths import Paths, check_private
 from gatebook.portal import metadata
 from gatebook.portal.app import Application, Page, Portal
 from gatebook.portal.call import Scribe
 from gatebook.portal.desk import Desk
+from gatebook.portal.login import Logins
 from gatebook.portal.metadata import Metadata
 from gatebook.portal.signing import Schedule, Signing
 from gatebook.portal.token import TokenService
@@ -64,14 +66,23 @@ class _Server(uvicorn.Server):
 def lifetime_s(configuration: Configuration) -> float:
     """The longest that something signed here can be good, by any clock."""
     service = configuration.token_service
-    return 0.0 if service is None else service[1].access_ttl + service[1].clock_skew
+    lasting_s = [
+        provider.login.session_ttl + SKEW_S for provider in configuration.logins.values() if provider.login
+    ]
+    return (
+        max(lasting_s, default=0.0)
+        if service is None
+        else max([*lasting_s, service[1].access_ttl + service[1].clock_skew])
+    )
 
 
 def schedule(configuration: Configuration) -> Schedule:
     return Schedule(configuration.portal.key_rotation, lifetime_s(configuration) + MARGIN_S)
 
 
-def make_portal(configuration: Configuration, keys: Keys, recorder: RecorderClient, lasting: Lasting) -> Portal:
+def make_portal(
+    configuration: Configuration, paths: Paths, keys: Keys, recorder: RecorderClient, lasting: Lasting
+) -> Portal:
     """All that serves one configuration."""
     signing, desk = lasting
     scribe = Scribe(configuration, keys, recorder)
@@ -85,6 +96,8 @@ def make_portal(configuration: Configuration, keys: Keys, recorder: RecorderClie
         service = TokenService(name, provider, configuration, signing, scribe, desk)
         pages[metadata.TOKEN] = Page("gatebook:token", ("POST",), service.token)
         pages[metadata.REVOKE] = Page("gatebook:revoke", ("POST",), service.revoke)
+    if configuration.logins:
+        pages |= Logins(configuration, paths, signing, keys).pages()
     return Portal(configuration, scribe, pages)
 
 
@@ -100,7 +113,7 @@ async def serve(paths: Paths) -> None:
     signing = Signing(paths.portal_keys, paths.portal_jwks, schedule(configuration), announce)
     desk = Desk(paths, lambda: application.portal.scribe, lambda: lifetime_s(application.portal.configuration))
     lasting = Lasting(signing, desk)
-    application = Application(recorder, signing, make_portal(configuration, keys, recorder, lasting))
+    application = Application(recorder, signing, make_portal(configuration, paths, keys, recorder, lasting))
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -160,7 +173,7 @@ async def _reloads(
         asked.clear()
         try:
             configuration = effective.read(paths.effective)
-            portal = make_portal(configuration, keys, application.recorder, lasting)
+            portal = make_portal(configuration, paths, keys, application.recorder, lasting)
         except (GatebookError, OSError, ValueError) as error:
             log.error("kept the old configuration: the new one cannot be used", error=str(error))
             continue
