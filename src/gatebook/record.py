@@ -16,6 +16,12 @@ import msgspec
 MAX_RECORD_BYTES = 32 << 10
 MAX_TEXT_BYTES = 2 << 10
 
+# What may be odd about an access that was judged like any other: see guard.signals.
+SIGNALS: dict[str, str] = {
+    "new_network": "the credential came from a network that it had not come from before",
+    "new_tls_client": "the credential came by a TLS client that it had not come by before",
+}
+
 Source = Literal["client", "gateway", "guard", "policy", "limit", "upstream", "network"]
 
 
@@ -263,6 +269,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, ta
     issued: IssuedPart | None = None
     connection: int | None = None
     connection_request: int | None = None
+    signals: tuple[str, ...] = ()  # keys of SIGNALS
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="outcome"):

@@ -33,6 +33,7 @@ TO_GUARD: Final[dict[str, str]] = {
     "Gatebook-Tls": "$ssl_protocol",
     "Gatebook-Cipher": "$ssl_cipher",
     "Gatebook-Group": "$ssl_curve",
+    "Gatebook-Ciphers": "$gatebook_ciphers",  # what the client offered, or OFFER_TOO_LARGE
     "Gatebook-Sni": "$gatebook_asked_sni",  # never $ssl_server_name: a client may put line ends into it
     "Gatebook-Certificate": "$gatebook_certificate",  # PEM, percent-encoded; or CERTIFICATE_TOO_LARGE
     "Gatebook-Connection": "$connection",
@@ -42,6 +43,8 @@ TO_GUARD: Final[dict[str, str]] = {
 
 MAX_CERTIFICATE_BYTES: Final = 12 << 10  # as it is encoded there
 CERTIFICATE_TOO_LARGE: Final = "-"
+MAX_OFFER_BYTES: Final = 2 << 10  # browsers offer about 500
+OFFER_TOO_LARGE: Final = "-"
 
 # A constant of the gateway's configuration, beside those: which upstreams this worker of the gateway knows.
 UPSTREAMS_FIELD: Final = "Gatebook-Upstreams"

@@ -45,6 +45,7 @@ def head(
         "Port": "54321",
         "Tls": "TLSv1.3",
         "Cipher": "TLS_AES_256_GCM_SHA384",
+        "Ciphers": "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256",
         "Group": "X25519",
         "Sni": "api.acme.example",
         "Connection": "1",

@@ -72,6 +72,7 @@ class Filter(NamedTuple):
     reason: str | None = None
     method: str | None = None
     shadow_differs: bool = False
+    signals: bool = False  # only those with some
     events: bool = False  # administrators' and the system's records too, as far as times allow
 
     def matches(self, found: Found) -> bool:
@@ -84,7 +85,7 @@ class Filter(NamedTuple):
     @property
     def _asks_for_accesses(self) -> bool:
         asked = (self.identity, self.route, self.statuses, self.verdict, self.reason, self.method)
-        return any(asked) or self.shadow_differs
+        return any(asked) or self.shadow_differs or self.signals
 
     def _in_time(self, time_us: int) -> bool:
         if self.since_us is not None and time_us < self.since_us:
@@ -102,6 +103,8 @@ class Filter(NamedTuple):
         if self.statuses and not self._has_status(found.status):
             return False
         if self.shadow_differs and (decision is None or decision.shadow is None):
+            return False
+        if self.signals and not found.signals:
             return False
         if self.reason is not None and self.reason not in _reasons(found):
             return False

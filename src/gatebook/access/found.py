@@ -1,8 +1,8 @@
 """An access record: a decision with its outcome, as it is shown, searched and exported. Pure.
 
-JSON groups it as `identity`, `request`, `client`, `tls`, `decision`, `limit`, `issued`, `response`, `upstream` and
-`error`, beside `id`, `time_us`, `origin`, `decision_index` and `outcome_index`; what is unknown is left out.
-An outcome without a decision (the gateway refused before it asked) is an access record too, and so is a
+JSON groups it as `identity`, `request`, `client`, `tls`, `decision`, `limit`, `issued`, `response`, `upstream`
+and `error`, beside `id`, `time_us`, `origin`, `decision_index`, `outcome_index` and `signals`; what is unknown is
+left out. An outcome without a decision (the gateway refused before it asked) is an access record too, and so is a
 decision without an outcome: that one is `open`. Nothing is in here that no record says.
 """
 
@@ -32,6 +32,7 @@ class Access(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     decision: record.DecisionPart | None = None
     limit: record.LimitPart | None = None
     issued: record.IssuedPart | None = None
+    signals: tuple[str, ...] = ()
     response: record.ResponsePart | None = None
     upstream: record.UpstreamPart | None = None
     error: record.ErrorPart | None = None
@@ -100,6 +101,7 @@ def access(origin: str, decision: Placed | None, outcome: Placed | None) -> Acce
         decision=first.decision if first else None,
         limit=first.limit if first else None,
         issued=first.issued if first else None,
+        signals=first.signals if first else (),
         response=last.response if last else None,
         upstream=_upstream(first, last),
         error=last.error if last else None,

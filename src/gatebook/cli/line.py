@@ -76,6 +76,8 @@ def _verdict(found: Access) -> str:
         said = _ruled(decision)
         if decision.shadow is not None:
             said += f"; shadow: {_ruled(decision.shadow)}"
+    if found.signals:
+        said += f"; {', '.join(found.signals)}"
     if error is not None and (decision is None or error.detail != decision.reason):
         said += f"; {error.source}: {error.detail}"
     return said

@@ -43,6 +43,9 @@ def log(
     shadow_differs: Annotated[
         bool, typer.Option("--shadow-differs", help="Only where rules in shadow mode would change the verdict.")
     ] = False,
+    signals: Annotated[
+        bool, typer.Option("--signals", help="Only where a credential came from somewhere new.")
+    ] = False,
     everything: Annotated[
         bool, typer.Option("--all", help="Administrators', alerts and the system's records too.")
     ] = False,
@@ -56,7 +59,9 @@ def log(
 
     Example: `gatebook log --since 1h --status 4xx`, or `gatebook log --follow --json | jq .decision`
     """
-    only = _filter(since, until, identity, route, status, verdict, reason, method, shadow_differs, everything)
+    only = _filter(
+        since, until, identity, route, status, verdict, reason, method, shadow_differs, signals, everything
+    )
     if limit is None:
         limit = NEWEST if since is None else 1 << 62
     opened, _ = open_log(config, reader)
@@ -91,6 +96,7 @@ def _filter(
     reason: str | None,
     method: str | None,
     shadow_differs: bool,
+    signals: bool,
     everything: bool,
 ) -> wanted.Filter:
     now_us = time.time_ns() // 1000
@@ -107,6 +113,7 @@ def _filter(
             reason=reason,
             method=method,
             shadow_differs=shadow_differs,
+            signals=signals,
             events=everything,
         )
     except ValueError as error:

@@ -18,6 +18,7 @@ from gatebook.cli.report import harmless, paint, say
 from gatebook.errors import GatebookError
 from gatebook.ledger.prove import Tree
 from gatebook.ledger.read import Reader
+from gatebook.record import SIGNALS
 
 _ID = re.compile(r"[0-9a-f]{8,32}")
 _INDEX = re.compile(r"(?:(?P<origin>[^/]+/[^/]+)/)?(?P<index>[0-9]{1,18})")
@@ -99,6 +100,8 @@ def _say(found: Access, proven: dict[str, int | None]) -> None:
         _line("trace", found.trace_id)
     if found.open:
         _line("open", "no outcome has been seen yet")
+    for word in found.signals:
+        _line("signal", f"{word}: {SIGNALS.get(word, 'unknown to this version')}")
     for group in _GROUPS:
         if group in record:
             say(paint(group, "36", sys.stdout))

@@ -26,6 +26,8 @@ from gatebook.wire import (
     LOG_WITH_DECISION,
     LOG_WITHOUT_DECISION,
     MAX_CERTIFICATE_BYTES,
+    MAX_OFFER_BYTES,
+    OFFER_TOO_LARGE,
     TO_GUARD,
 )
 
@@ -195,6 +197,7 @@ def _maps(configuration: Configuration) -> Block:
         ),
         _map(strip, headers.KEPT_PROOF, {"": "$http_dpop", "0": "$http_dpop", "default": ""}),
         _certificate(configuration),
+        _offered(),
         # A credential stays with one guard, wherever it comes from, so that its limits are exact.
         _map(callers, "$gatebook_caller", {"": "$binary_remote_addr", "default": callers}),
     ]
@@ -208,6 +211,13 @@ def _certificate(configuration: Configuration) -> Directive:
     sent = "$ssl_client_escaped_cert"
     cases = {"": "", f"~^.{{1,{MAX_CERTIFICATE_BYTES}}}$": sent, "default": CERTIFICATE_TOO_LARGE}
     return _map(sent, variable, cases)
+
+
+def _offered() -> Directive:
+    """The client's list of ciphers for the guard. It may be as long as the client likes."""
+    sent = "$ssl_ciphers"
+    cases = {"": "", f"~^.{{1,{MAX_OFFER_BYTES}}}$": sent, "default": OFFER_TOO_LARGE}
+    return _map(sent, TO_GUARD["Gatebook-Ciphers"], cases)
 
 
 def _guards(configuration: Configuration, paths: Paths) -> Block:

@@ -24,7 +24,7 @@ from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.limits import Limiter, Taken
 from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling
 from gatebook.redact import Names, Redactor, cipher_name, protocol_version, tls_version
-from gatebook.wire import MAX_CERTIFICATE_BYTES, upstreams_mark
+from gatebook.wire import MAX_CERTIFICATE_BYTES, MAX_OFFER_BYTES, upstreams_mark
 
 NO_NAMES = Names(None, None)
 MAX_ELDERS = 4  # configurations that workers of the gateway may still have been started under
@@ -53,7 +53,7 @@ class Rules:
         self.digest = configuration.digest().hex()
         self.origin = configuration.origin
         # The gateway says the host twice more than the client did, and adds fields of its own.
-        self.max_head_bytes = 2 * configuration.gateway.max_header + MAX_CERTIFICATE_BYTES
+        self.max_head_bytes = 2 * configuration.gateway.max_header + MAX_CERTIFICATE_BYTES + MAX_OFFER_BYTES
         self._keys = keys
         self._fingerprint = lru_cache(MAX_FINGERPRINTS)(keys.fingerprint)  # of those who were identified
         self._upstreams = set(configuration.upstreams)
@@ -157,6 +157,7 @@ class Rules:
         pseudonyms: Names,
         now_us: int,
         bare: bool = False,
+        signals: tuple[str, ...] = (),
     ) -> record.Decision:
         """The record. `pseudonyms` are hex, for the names that `names` asked for.
 
@@ -200,6 +201,7 @@ class Rules:
             limit=verdict.taken.part if verdict.taken is not None else None,
             connection=asked.connection,
             connection_request=asked.connection_request,
+            signals=signals,
         )
 
     def _identity(

@@ -23,6 +23,7 @@ from gatebook.guard import answer
 from gatebook.guard.asked import Asked, presented
 from gatebook.guard.client import RecorderClient
 from gatebook.guard.rules import NO_NAMES, Rules, Verdict
+from gatebook.guard.signals import Signals
 from gatebook.identity import Identifier
 from gatebook.identity.once import Use, of_token
 from gatebook.identity.types import Credential, Identity, Presented, Refusal
@@ -40,7 +41,7 @@ Reply = Callable[[bytes], None]
 class Case:
     """One request on its way, judged by `rules` to its end, whatever is reloaded meanwhile. Answered once."""
 
-    __slots__ = ("_reply", "asked", "credential", "facts", "match", "rules", "verdict", "who")
+    __slots__ = ("_reply", "asked", "credential", "facts", "match", "rules", "signals", "verdict", "who")
 
     match: Match | Miss
     facts: Facts
@@ -51,6 +52,7 @@ class Case:
         self.credential: Credential | None = None
         self.who: Identity | Refusal | None = None
         self.verdict: Verdict | None = None
+        self.signals: tuple[str, ...] = ()
         self._reply: Reply | None = reply
 
     def refuse(self, reason: str) -> None:
@@ -73,6 +75,7 @@ class Service:
         self._identifier = identifier
         self._recorder = recorder
         self._pseudonyms: OrderedDict[str, str] = OrderedDict()
+        self._signals = Signals()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost = 0  # records of requests that were let through before
         self.draining = False
@@ -163,6 +166,9 @@ class Service:
     def _confirm(self, case: Case, credential: Credential, shown: Presented) -> None:
         if isinstance(case.who, Identity):
             case.who = self._identifier.confirm(case.who, credential, shown, time.time()) or case.who
+        if isinstance(case.who, Identity):
+            asked = case.asked
+            case.signals = self._signals.notice(case.who, asked.address, asked.tls, asked.ciphers)
         self._identified(case)
 
     def _identified(self, case: Case) -> None:
@@ -268,6 +274,7 @@ class Service:
             pseudonyms,
             time.time_ns() // 1000,
             bare,
+            case.signals,
         )
         return record.encode(decision)
 
