@@ -18,7 +18,7 @@ from tests.identity.provider import INTROSPECT, Answer, document, endless, hang,
 from tests.identity.provider import Provider as Server
 
 from gatebook.config.model import IntrospectionProvider, Provider, ProviderClient, Secret
-from gatebook.identity import Identifier, introspection
+from gatebook.identity import Identifier, flood, introspection
 from gatebook.identity.types import Bound, Credential, Identity, Refusal
 
 OPAQUE, BOTH = ("opaque",), ("staff", "opaque")
@@ -390,8 +390,8 @@ def test_token_cannot_add_to_the_question(run: Run, token: str) -> None:
 def test_flood_of_bad_tokens_evicts_no_good_one_and_is_bounded_in_memory(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(introspection, "MAX_NEGATIVE", 50)
-    monkeypatch.setattr(introspection, "MAX_REFUSED_PER_S", 1e9)
+    monkeypatch.setattr(flood, "MAX_REFUSED", 50)
+    monkeypatch.setattr(flood, "MAX_REFUSED_PER_S", 1e9)
 
     async def test(rig: Rig) -> None:
         await rig.known(bearer())
@@ -408,22 +408,59 @@ def test_flood_of_bad_tokens_evicts_no_good_one_and_is_bounded_in_memory(
 
 
 def test_flood_of_bad_tokens_is_no_flood_at_the_provider(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(introspection, "MAX_REFUSED_PER_S", 0.001)
-    monkeypatch.setattr(introspection, "_BURST_S", 9000.0)
+    monkeypatch.setattr(flood, "MAX_REFUSED_PER_S", 0.001)
+    monkeypatch.setattr(flood, "BURST_S", 9000.0)
 
     async def test(rig: Rig) -> None:
         await rig.known(bearer())
         found = [await rig.verify(bearer(f"bad{number}")) for number in range(30)]
         assert found == [INACTIVE] * 10 + [DOWN] * 20
         assert rig.asked == 11
-        await rig.known(bearer())  # who is known is not disturbed
+
+    run(test)
+
+
+def test_flood_of_bad_tokens_keeps_nobody_out_who_was_let_in_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flood, "MAX_REFUSED_PER_S", 0.001)
+    monkeypatch.setattr(flood, "BURST_S", 1.0)
+
+    async def test(rig: Rig) -> None:
+        await rig.known(bearer())
+        await rig.verify(bearer("bad"))
+        assert await rig.verify(bearer("stranger")) == DOWN
+        for _ in range(3):  # also when the answer serves no longer
+            rig.now += 60
+            await rig.known(bearer())
+        rig.provider.tokens.clear()
+        rig.now += 60
+        assert await rig.verify(bearer()) == INACTIVE
+        rig.now += 60
+        assert await rig.verify(bearer()) == DOWN  # what was let in before is no stranger only while it is
+
+    run(test)
+
+
+def test_memory_of_who_was_let_in_is_bounded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flood, "MAX_VOUCHED", 3)
+
+    async def test(rig: Rig) -> None:
+        for number in range(5):
+            rig.provider.tokens[f"good{number}"] = active()
+            await rig.known(bearer(f"good{number}"))
+        method = rig.identifier._in_force.methods["opaque"]
+        assert isinstance(method, introspection.IntrospectionMethod)
+        assert [bearer(f"good{number}").sha256() in method._vouched for number in range(5)] == [False] * 2 + [
+            True
+        ] * 3
 
     run(test)
 
 
 def test_good_tokens_never_count_as_a_flood(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(introspection, "MAX_REFUSED_PER_S", 0.001)
-    monkeypatch.setattr(introspection, "_BURST_S", 0.0)
+    monkeypatch.setattr(flood, "MAX_REFUSED_PER_S", 0.001)
+    monkeypatch.setattr(flood, "BURST_S", 0.0)
 
     async def test(rig: Rig) -> None:
         for number in range(50):
@@ -434,13 +471,17 @@ def test_good_tokens_never_count_as_a_flood(run: Run, monkeypatch: pytest.Monkey
 
 
 def test_waiting_is_bounded_while_the_provider_hangs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(introspection, "MAX_ASKING", 5)
+    monkeypatch.setattr(introspection, "MAX_ASKING", 10)
 
     async def test(rig: Rig) -> None:
+        await rig.known(bearer())
+        rig.now += 60
         rig.provider.answers[INTROSPECT] = hang
         waiting = [asyncio.ensure_future(rig.verify(bearer(f"t{number}"))) for number in range(5)]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         assert await rig.verify(bearer("one-more")) == DOWN
+        del rig.provider.answers[INTROSPECT]
+        await rig.known(bearer())  # there is room left for those who are known
         for each in waiting:
             each.cancel()
 
@@ -559,7 +600,7 @@ def test_connection_that_was_closed_meanwhile_is_no_reason_to_refuse(run: Run) -
 def test_client_that_makes_the_provider_err_at_will_does_not_fill_the_log(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(introspection, "MAX_REFUSED_PER_S", 1e9)
+    monkeypatch.setattr(flood, "MAX_REFUSED_PER_S", 1e9)
 
     async def test(rig: Rig) -> None:
         for number in range(20):

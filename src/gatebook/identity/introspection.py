@@ -10,7 +10,6 @@ raises for what a client sent.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from gatebook.identity import claims as claim
 from gatebook.identity.cache import TokenCache
 from gatebook.identity.client_auth import ClientAuth
 from gatebook.identity.fetch import Unusable, ask, is_local, new_client, patience, tls_context
+from gatebook.identity.flood import Refused, Vouched
 from gatebook.identity.jws import Unfit
 from gatebook.identity.jwt import issuer_of
 from gatebook.identity.keyed import signed_sha256
@@ -31,13 +31,9 @@ from gatebook.identity.types import Credential, Identity, Refusal
 STEP_S = 2.0  # for connecting, writing, the next piece of an answer
 TOTAL_S = 3.0
 NEGATIVE_S = 5.0  # a refusal is remembered so long, or as long as an answer if that is shorter
-MAX_NEGATIVE = 16_384
 MAX_BODY_BYTES = 64 << 10
 CONNECTIONS = 32
-MAX_ASKING = 256  # at a time; whoever comes then has to come again
-# Tokens that were asked about only to be refused. Beyond this, unknown tokens are refused without a question.
-MAX_REFUSED_PER_S = 50.0
-_BURST_S = 2.0
+MAX_ASKING = 256  # at a time; whoever comes then has to come again. Strangers get no more than half of it.
 LOG_S = 10.0
 
 log = structlog.get_logger("identity")
@@ -68,7 +64,8 @@ class IntrospectionMethod:
         self._context = None if is_local(provider.url) else tls_context(provider.ca)
         self._client, self._is_own = client, client is None
         self._cache = TokenCache()
-        self._refused = _Refused()
+        self._refused = Refused()
+        self._vouched = Vouched()
         self._asking: dict[bytes, asyncio.Task[Identity | Refusal]] = {}
         self._said, self._said_s = "", float("-inf")
         self._stopped = False
@@ -100,13 +97,19 @@ class IntrospectionMethod:
         digest = credential.sha256()
         task = self._asking.get(digest)
         if task is None:
-            if self._stopped or len(self._asking) >= MAX_ASKING or self._refused.is_flooded():
+            if self._stopped or not self._may_ask(digest):
                 return Refusal("provider_unavailable", self._name)
             task = self._asking[digest] = asyncio.get_running_loop().create_task(self._answer(credential))
             task.add_done_callback(lambda _: self._asking.pop(digest, None))
         # Unlike awaiting it, waiting for a task neither cancels it nor is cancelled with it.
         await asyncio.wait({task})
         return Refusal("provider_unavailable", self._name) if task.cancelled() else task.result()
+
+    def _may_ask(self, digest: bytes) -> bool:
+        """Who sends bad tokens in floods must not keep out those who have been let in before."""
+        if digest in self._vouched:
+            return len(self._asking) < MAX_ASKING
+        return len(self._asking) < MAX_ASKING // 2 and not self._refused.is_flooded()
 
     def _is_ours(self, token: bytes) -> bool:
         issuer = issuer_of(token)
@@ -132,7 +135,9 @@ class IntrospectionMethod:
             # `exp`, which is the provider's word by the provider's clock.
             until = min(began + self.provider.cache, told["exp"], answer.expires_at)
             self._cache.put(credential.sha256(), answer, None, until, began)
+            self._vouched.add(credential.sha256())
         else:
+            self._vouched.remove(credential.sha256())
             self._refused.put(credential.sha256(), answer, began + min(NEGATIVE_S, self.provider.cache), began)
         return answer
 
@@ -185,30 +190,3 @@ class IntrospectionMethod:
 
 
 _OF_NO_KEY = frozenset((None,))
-
-
-class _Refused:
-    """Tokens that were refused a moment ago, and whether there are too many of them."""
-
-    def __init__(self) -> None:
-        self._entries: OrderedDict[bytes, tuple[Refusal, float, float]] = OrderedDict()
-        self._paid_s = float("-inf")  # by the loop's clock: when the provider has recovered from what it was asked
-
-    def get(self, digest: bytes, now: float) -> Refusal | None:
-        entry = self._entries.get(digest)
-        if entry is None:
-            return None
-        refusal, since, until = entry
-        if since <= now < until:
-            return refusal
-        del self._entries[digest]
-        return None
-
-    def put(self, digest: bytes, refusal: Refusal, until: float, now: float) -> None:
-        self._entries[digest] = (refusal, now, until)
-        while len(self._entries) > MAX_NEGATIVE:
-            self._entries.popitem(last=False)
-        self._paid_s = max(self._paid_s, asyncio.get_running_loop().time()) + 1 / MAX_REFUSED_PER_S
-
-    def is_flooded(self) -> bool:
-        return self._paid_s - asyncio.get_running_loop().time() > _BURST_S
