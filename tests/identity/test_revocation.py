@@ -149,6 +149,21 @@ def test_many_revocations_are_not_gone_through_one_by_one() -> None:
     assert revoked.find(ALICE, NOW) is None
 
 
+def test_other_identity_of_the_same_credential_is_asked_for_anew() -> None:
+    """As after a change of the configuration, by which a token may be another caller's."""
+    revoked = Revoked([revocation("subject", "alice")], KEYS)
+    assert [revoked.find(ALICE, NOW) is not None for _ in range(2)] == [True, True]
+    assert revoked.find(other(subject="bob"), NOW) is None
+    assert revoked.find(other(), NOW) is not None
+
+
+def test_flood_of_credentials_does_not_fill_the_memory() -> None:
+    revoked = Revoked([revocation("subject", "alice")], KEYS)
+    for number in range(10_000):
+        assert revoked.find(other(subject="bob", credential_sha256=number.to_bytes(32)), NOW) is None
+    assert len(revoked._known) <= 4096
+
+
 # -- what no revocation may be ----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("changed", "problem"),

@@ -13,7 +13,7 @@ from tests.identity.deployment import KEYS
 from gatebook.errors import EnvironmentFault, GatebookError, RecorderUnavailable
 from gatebook.identity import revocation_file
 from gatebook.identity.revocation import Revocation
-from gatebook.identity.revocation_file import GRACE_S, add, read, undo
+from gatebook.identity.revocation_file import AUTOMATIC_GRACE_S, GRACE_S, add, read, undo
 
 NOW = 1_800_000_000.0
 
@@ -101,6 +101,14 @@ def test_what_is_over_is_dropped_but_late(path: Path) -> None:
     revoke(path, "carol", now=NOW + 60 + GRACE_S)
     assert ending not in read(path)
     assert lasting in read(path)
+
+
+def test_what_no_person_made_is_dropped_sooner(path: Path) -> None:
+    entry, _ = revoke(path, until=NOW + 60, actor="portal")
+    revoke(path, "bob", now=NOW + 59 + AUTOMATIC_GRACE_S)
+    assert entry in read(path)
+    revoke(path, "carol", now=NOW + 60 + AUTOMATIC_GRACE_S)
+    assert entry not in read(path)
 
 
 def test_clock_that_runs_ahead_for_an_hour_forgets_nothing(path: Path) -> None:

@@ -2,8 +2,8 @@
 
 One JSON object: `{"version": 1, "revocations": [...]}`, each a revocation.Revocation. How it is read, replaced and
 watched is kept's. Trust: whoever can write it can have a stolen credential accepted again, or shut anybody out. A
-file that cannot be used, or is gone, lets nobody in. What has been over for GRACE_S is dropped with the next
-change: never earlier, so that a clock that runs ahead for a while forgets nothing that still matters.
+file that cannot be used, or is gone, lets nobody in. What has been over for a while is dropped with the next
+change: never earlier, so that a clock that runs ahead for less than that forgets nothing that still matters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from gatebook.errors import EnvironmentFault, GatebookError
 from gatebook.identity.api_key import ID, make_id
 from gatebook.identity.revocation import Revocation, What
 
-GRACE_S = 86_400
+GRACE_S = 86_400  # after which what a person made is dropped once it is over
+AUTOMATIC_GRACE_S = 3600  # and what no person made, such as sign-outs, of which there may be many
 OPERATOR = "os:"  # what the actor begins with when it is a person at the command line
 MAX_AUTOMATIC_BYTES = 4 << 20  # beyond it only a person may add; so that there is always room for one
 
@@ -75,7 +76,7 @@ def add(
     `key` is of keyed.Keys; empty for `all`. What one that is there already says too is not added again.
     """
     with kept.change(path, KIND) as change:
-        entries = tuple(entry for entry in change.document.revocations if entry.holds(now - GRACE_S))
+        entries = tuple(entry for entry in change.document.revocations if not _is_old(entry, now))
         taken = {entry.id for entry in change.document.revocations}
         fields = {
             "id": next(name for name in iter(lambda: make_id(random), "") if name not in taken),
@@ -104,6 +105,10 @@ def add(
             raise EnvironmentFault(f"{path}: holds {len(entries)} revocations; what room is left is for persons")
         change.become(after, lambda: announce(made))
     return made, True
+
+
+def _is_old(entry: Revocation, now: float) -> bool:
+    return not entry.holds(now - (GRACE_S if entry.actor.startswith(OPERATOR) else AUTOMATIC_GRACE_S))
 
 
 def _covers(old: Revocation, new: Revocation) -> bool:
