@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from tests.identity.mint import ABSENT, AUDIENCE, NOW, claims, oidc
 
 from gatebook.config.model import OIDCProvider
-from gatebook.identity.claims import check_type, identify, lookup
+from gatebook.identity.claims import check_introspected, check_type, identify, lookup
 from gatebook.identity.jws import Unfit
 from gatebook.identity.types import Bound, Identity
+from gatebook.record import REASONS
 
 SKEW = 30.0
 TTL = 3600.0
@@ -225,6 +226,43 @@ def test_token_id_and_issue_time_are_told() -> None:
     assert (found.token_id, found.issued_at) == ("7f3a", NOW - 10)
     found = accepted(claims(iat=ABSENT))
     assert (found.token_id, found.issued_at) == (None, None)
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = [
+    "exp",
+    "nbf",
+    "iat",
+    "aud",
+    "sub",
+    "jti",
+    "cnf",
+    "token_type",
+    "typ",
+    "token_use",
+    "nonce",
+    "roles",
+    "scope",
+]
+
+
+@given(st.booleans(), st.dictionaries(st.sampled_from(NAMES), ANYTHING))
+def test_nothing_that_a_provider_says_breaks_the_judging(introspected: bool, changed: dict[str, Any]) -> None:
+    said = claims(**{"token_type": "Bearer", **changed})
+    try:
+        check_introspected(said, accept_untyped=True) if introspected else check_type({}, said)
+        found = judge(said)
+    except Unfit as error:
+        found = error.reason
+    assert isinstance(found, Identity) or found in REASONS
 
 
 # -- persons ----------------------------------------------------------------------------------------------

@@ -205,6 +205,9 @@ def test_machine_s_token_without_a_subject_is_its_client_s(run: Run) -> None:
         # bound, but to what?
         ({"token_type": "DPoP"}, "token_claims"),
         ({"token_type": "DPoP", "cnf": {"x5t#S256": "A" * 43}}, "token_claims"),
+        ({"token_type": "DPoP", "cnf": 5}, "token_claims"),
+        ({"token_type": "DPoP", "cnf": "jkt"}, "token_claims"),
+        ({"token_type": "DPoP", "cnf": None}, "token_claims"),
         ({"cnf": {}}, "token_claims"),
         ({"cnf": {"jwk": {}}}, "token_claims"),
         # about whom

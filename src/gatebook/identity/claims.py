@@ -50,7 +50,8 @@ def check_introspected(claims: dict[str, Any], accept_untyped: bool) -> None:
         raise Unfit("token_type")
     if not said and not accept_untyped:
         raise Unfit("token_type")
-    if str(claims.get("token_type")).lower() == "dpop" and "jkt" not in (claims.get("cnf") or ()):
+    bound = _bound(claims)
+    if str(claims.get("token_type")).lower() == "dpop" and (bound is None or bound.jkt is None):
         raise Unfit("token_claims")  # bound, but it is not said to what
 
 
