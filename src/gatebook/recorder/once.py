@@ -61,7 +61,9 @@ class Once:
             self._taken += 1
             if self._db.execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (key, until_us)).rowcount:
                 return True
-            self._db.execute("UPDATE used SET until_us = max(until_us, ?) WHERE key = ?", (until_us, key))
+            self._db.execute(
+                "UPDATE used SET until_us = ? WHERE key = ? AND until_us < ?", (until_us, key, until_us)
+            )
             return False
         except sqlite3.Error as error:
             raise self._full(error) from error
