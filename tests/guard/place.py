@@ -117,7 +117,11 @@ class Process:
     def connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(DEADLINE_S)
-        connection.connect(str(self.path))
+        try:
+            connection.connect(str(self.path))
+        except OSError:
+            connection.close()
+            raise
         return connection
 
     def page(self, path: str) -> tuple[int, bytes]:

@@ -52,6 +52,13 @@ def test_older_worker_does_not_open_what_the_newer_rules_close() -> None:
     assert judged(young, upstreams_mark(["old"])).reason == "no_rule"
 
 
+def test_older_worker_does_not_hand_on_what_either_route_keeps_back() -> None:
+    for new, old in ((True, False), (False, True)):
+        young = rules(NEW, rules(OLD, strip_credential=old), strip_credential=new)
+        found = judged(young, upstreams_mark(["old"]))
+        assert (found.upstream, found.strip) == ("old", True)
+
+
 def test_guard_that_was_restarted_leaves_it_to_the_gateway() -> None:
     assert judged(rules(NEW), upstreams_mark(["old"])).upstream == "new"
 

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import itertools
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -67,16 +66,6 @@ class PortalProcess(Process):
             return holds()
 
         super().until(alive, what)
-
-    def connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(20.0)
-        try:
-            connection.connect(str(self.path))
-        except OSError:
-            connection.close()
-            raise
-        return connection
 
     def is_ready(self) -> bool:
         try:

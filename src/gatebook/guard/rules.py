@@ -34,6 +34,7 @@ MAX_FINGERPRINTS = 1 << 14  # remembered, for they cost more than most of a deci
 class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What the client is told and why. `reason` is a key of record.REASONS.
 
+    `upstream` and `strip`: where the request goes, and whether without its credential.
     `shadow`: the ruling had the rules in shadow mode been enforced, where it would be another verdict.
     """
 
@@ -43,6 +44,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     taken: Taken | None = None
     shadow: Ruling | None = None
     upstream: str | None = None
+    strip: bool = False
 
 
 class Rules:
@@ -102,29 +104,32 @@ class Rules:
         ruling = self._policy.authorise(match, identity, facts, now)
         if not ruling.allowed:
             return Verdict(False, ruling.reason, ruling.rule, None, ruling.shadow)
-        upstream: str | None = match.route.upstream
+        goes_by = match.route
         if asked.upstreams not in self._marks:
-            upstream = self._known_upstream(match.route.upstream, asked, facts, identity, now)
-            if not upstream:
+            known = self._known_way(match.route, asked, facts, identity, now)
+            if known is None:
                 return Verdict(False, "gateway_reloading", ruling.rule)
+            goes_by = known
+        # What either route keeps from its upstream, this one does not get.
+        strip = match.route.strip_credential or goes_by.strip_credential
         taken = self._limiter.take(match.route, identity, facts.address, monotonic_s)
         if taken is not None and not taken.allowed:
             return Verdict(False, "limit_exceeded", ruling.rule, taken)  # a shadow rule could only deny, too
-        return Verdict(True, ruling.reason, ruling.rule, taken, ruling.shadow, upstream)
+        return Verdict(True, ruling.reason, ruling.rule, taken, ruling.shadow, goes_by.upstream, strip)
 
-    def _known_upstream(
-        self, name: str, asked: Asked, facts: Facts, identity: Identity | None, now: float
-    ) -> str | None:
-        """Where a worker of the gateway that was started under an older configuration can go.
+    def _known_way(
+        self, route: Route, asked: Asked, facts: Facts, identity: Identity | None, now: float
+    ) -> Route | None:
+        """The route by which a worker of the gateway can go that was started under an older configuration.
 
-        To an upstream that it knows: the one of that configuration's route, if its rules allow this too.
+        To an upstream that it knows: by that configuration's route, if its rules allow this too.
         """
         elder = next((elder for elder in self._elders if asked.upstreams in elder._marks), None)
-        if elder is None or name in elder._upstreams:
-            return name
+        if elder is None or route.upstream in elder._upstreams:
+            return route
         match = elder.match(asked)
         if isinstance(match, Match) and elder._policy.authorise(match, identity, facts, now).allowed:
-            return match.route.upstream
+            return match.route
         return None
 
     def challenge(self, route: Route, refused: bool) -> str:

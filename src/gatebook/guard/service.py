@@ -282,11 +282,11 @@ class Service:
         """The answer, but for its receipt. Raises ValueError, but not for a refusal of ours."""
         verdict, match, who = case.verdict, case.match, case.who
         assert verdict is not None  # noqa: S101 - whoever comes here has judged
-        if verdict.allowed and isinstance(match, Match):
+        if verdict.allowed and verdict.upstream is not None:
             return answer.allow(
                 reason=verdict.reason,
-                upstream=verdict.upstream or match.route.upstream,
-                strip=match.route.strip_credential,
+                upstream=verdict.upstream,
+                strip=verdict.strip,
                 who=(who.subject, who.roles, who.provider) if isinstance(who, Identity) else None,
                 taken=verdict.taken,
             )
