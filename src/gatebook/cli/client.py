@@ -27,7 +27,7 @@ from gatebook.cli.report import harmless, note, say, say_json
 from gatebook.config.load import load
 from gatebook.config.model import Configuration
 from gatebook.config.value import parse_duration
-from gatebook.errors import ConfigError, Problem
+from gatebook.errors import ConfigError, EnvironmentFault, Problem
 from gatebook.identity import client_file, revocation_file
 from gatebook.identity.client import Client
 from gatebook.identity.keyed import read_keys
@@ -35,7 +35,7 @@ from gatebook.identity.revocation import Revocation
 from gatebook.paths import Paths, check_private
 from gatebook.recorder.submit import submit
 
-_COLUMNS = ("id", "provider", "subject", "roles", "scopes", "refresh", "created", "expires", "state")
+_COLUMNS = ("id", "provider", "subject", "roles", "scopes", "refresh", "method", "created", "expires", "state")
 
 
 def create(
@@ -49,10 +49,14 @@ def create(
         str | None, typer.Option(help="Whose it is: the name in the log. Default: the client's id.")
     ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Give it refresh tokens, too.")] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Its public key, PEM or JWK: then it signs (private_key_jwt), and has no secret."),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
-    """Make a client of the token service. Its secret is shown once, and works at once.
+    """Make a client of the token service. Its secret, if it has one, is shown once; it works at once.
 
     Only an Argon2id hash is kept, so nobody can show it again: a lost secret's client is revoked, another made.
 
@@ -75,15 +79,18 @@ def create(
         now=time.time(),
         random=secrets.token_bytes,
         announce=_announce(configuration, "client.create"),
+        key=None if key is None else client_file.public_key(_read(key)),
     )
+    given = {"client_id": made.client.id} | ({"client_secret": made.secret} if made.secret else {})
     if as_json:
-        say_json({**_told(made.client), "client_id": made.client.id, "client_secret": made.secret})
+        say_json({**_told(made.client), **given})
         return
-    say(f"client_id={made.client.id}")
-    say(f"client_secret={made.secret}")
+    for name, value in given.items():
+        say(f"{name}={value}")
+    once = " Its secret is not shown again." if made.secret else ""
     note(
-        f"\nThis is client {made.client.id} of {identity}, until {moment(made.client.expires)}. Its secret is not "
-        f"shown again.\nIt gets its tokens by POST {url}; `gatebook client revoke {made.client.id}` ends it."
+        f"\nThis is client {made.client.id} of {identity}, until {moment(made.client.expires)}.{once}\n"
+        f"It gets its tokens by POST {url}; `gatebook client revoke {made.client.id}` ends it."
     )
 
 
@@ -144,6 +151,14 @@ def _deployment(config: Path) -> tuple[Configuration, Paths]:
     paths = Paths(configuration.state_dir)
     check_private(paths.state)
     return configuration, paths
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(64 << 10)
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: {(error.strerror or str(error)).lower()}") from None
 
 
 def _service(configuration: Configuration, name: str, config: Path) -> str:
@@ -207,6 +222,7 @@ def _told(client: Client) -> dict[str, Any]:
         "roles": list(client.roles),
         "scopes": list(client.scopes),
         "refresh": client.refresh,
+        "method": "client_secret" if client.key is None else "private_key_jwt",
         "created": moment(client.created),
         "expires": moment(client.expires),
         "revoked": None if client.revoked is None else moment(client.revoked),

@@ -1,8 +1,9 @@
 """Clients of our own token service: what is kept of one, and whether a secret is its.
 
-A secret has the form of an API key, with `gbs` before it: 256 random bits and a checksum. Kept is its Argon2id
-hash (RFC 9106), which costs about 30 ms and 19 MiB to check, so whoever asks bounds how often. An unknown client
-costs what a known one does. The file that keeps clients is client_file's. Never shows a hash. No I/O.
+A client proves itself by a secret, or by what it signs with a key whose public half is kept. A secret has the
+form of an API key, with `gbs` before it: 256 random bits and a checksum. Kept is its Argon2id hash (RFC 9106),
+which costs about 30 ms and 19 MiB to check, so whoever asks bounds how often. An unknown client costs what a
+known one does. The file that keeps clients is client_file's. Never shows a hash. No I/O.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ MAX_SCOPES: Final = 64
 
 Scope = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[!#-\[\]-~]+\Z")]  # RFC 6749, 3.3
 
+Hash = Annotated[str, Meta(pattern=r"\A\$argon2id\$v=19\$m=\d{1,7},t=\d{1,3},p=\d{1,2}\$[\w+/]+\$[\w+/]+\Z")]
+
 # OWASP's least for Argon2id. What is hashed has 256 random bits: no cost would make guessing possible or hopeless.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 << 10, parallelism=1)
 _NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$i/KG4yFJ3rjstG/7EmGieQ$QNByIa4EnpM15XNTvsx+0DjyWTMtg6n0JkVHHI//ves"
@@ -40,7 +43,8 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     created: Seconds
     expires: Seconds
     revoked: Seconds | None
-    hash: Annotated[str, Meta(pattern=r"\A\$argon2id\$v=19\$m=\d{1,7},t=\d{1,3},p=\d{1,2}\$[\w+/]+\$[\w+/]+\Z")]
+    key: dict[str, str] | None  # a public JWK
+    hash: Hash | None
 
     def state(self, now: float) -> str:
         """active, expired or revoked; a revoked client stays revoked."""
@@ -74,7 +78,7 @@ def hash_of(secret: str) -> str:
 def is_secret_of(client: Client | None, secret: bytes) -> bool:
     """Slow. Takes as long for nobody's as for somebody's."""
     try:
-        same = _hasher.verify(_NOBODY if client is None else client.hash, secret)
+        known = client.hash if client is not None else None
+        return _hasher.verify(known or _NOBODY, secret) and known is not None
     except (VerificationError, InvalidHashError):
         return False
-    return same and client is not None

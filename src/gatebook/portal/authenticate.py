@@ -13,6 +13,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
@@ -27,6 +28,9 @@ from gatebook.portal.throttle import Throttle
 THREADS: Final = max(1, (os.cpu_count() or 1) // 2)
 MAX_WAITING: Final = 32
 MAX_OF_ADDRESS: Final = 8
+
+
+Prove = Callable[[bytes, Client | None], Awaitable[bool]]
 
 
 class Refused(NamedTuple):
@@ -49,7 +53,8 @@ class Authenticator:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waiting: Counter[str] = Counter()  # by address
 
-    async def authenticate(self, provider: str, claimed: Claimed, address: str) -> Client | Refused:
+    async def authenticate(self, provider: str, claimed: Claimed, address: str, prove: Prove) -> Client | Refused:
+        """`prove` says whether an assertion is the client's, and was never used before."""
         self._clients.poll()  # a client that was revoked a moment ago is
         known = self._clients.value
         if known is None:
@@ -62,19 +67,24 @@ class Authenticator:
         try:
             # One at a time of an address: so that each try sees what became of the one before.
             async with self._turns.setdefault(who, asyncio.Lock()):
-                return await self._judge(provider, claimed, client, who)
+                return await self._judge(provider, claimed, client, who, prove)
         finally:
             self._waiting[who] -= 1
             if not self._waiting[who]:
                 del self._waiting[who]
 
-    async def _judge(self, provider: str, claimed: Claimed, client: Client | None, who: str) -> Client | Refused:
+    async def _judge(
+        self, provider: str, claimed: Claimed, client: Client | None, who: str, prove: Prove
+    ) -> Client | Refused:
         pair = f"{claimed.client_id[:64]}\0{who}"
         now = time.monotonic()
         wait_s = max(self._pairs.wait_s(pair, now), self._addresses.wait_s(who, now))
         if wait_s:
             return Refused("attempts_exceeded", client, wait_s)
-        same = may_be_a_secret(claimed.secret) and await self._is_secret(client, claimed.secret)
+        if claimed.signed:
+            same = await prove(claimed.secret, client)
+        else:
+            same = may_be_a_secret(claimed.secret) and await self._is_secret(client, claimed.secret)
         if client is not None and same and client.provider == provider and client.state(time.time()) == "active":
             return client
         now = time.monotonic()

@@ -12,6 +12,7 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from gatebook.portal import assertion
 from gatebook.portal.call import Call
 
 MAX_FIELDS: Final = 32
@@ -25,10 +26,11 @@ class Malformed(Exception):
 
 
 class Claimed(NamedTuple):
-    """Whom a client says it is. Nothing of it is to be believed yet."""
+    """Whom a client says it is, by a secret or by an assertion. Nothing of it is to be believed yet."""
 
     client_id: str
     secret: bytes
+    signed: bool = False  # `secret` is an assertion
 
 
 def read_form(call: Call) -> dict[str, str]:
@@ -69,15 +71,29 @@ def claimed(call: Call, fields: dict[str, str]) -> Claimed | None:
     if len(headers) > 1:
         raise Malformed("two Authorization headers")
     in_body = fields.get("client_secret")
+    if "client_assertion" in fields or "client_assertion_type" in fields:
+        if headers or in_body is not None:
+            raise Malformed("credentials of two kinds")
+        return _of_assertion(fields)
     if not headers:
         client_id = fields.get("client_id")
         return None if client_id is None or in_body is None else Claimed(client_id, in_body.encode())
-    if in_body is not None or "client_assertion" in fields:
+    if in_body is not None:
         raise Malformed("credentials both in the Authorization header and in the body")
     found = _of_header(headers[0])
     if found is not None and fields.get("client_id", found.client_id) != found.client_id:
         raise Malformed("two client ids")
     return found
+
+
+def _of_assertion(fields: dict[str, str]) -> Claimed:
+    text = fields.get("client_assertion", "").encode()
+    if fields.get("client_assertion_type") != assertion.TYPE:
+        raise Malformed("a client assertion of another type")
+    client_id = assertion.subject_of(text) or ""  # nobody, then
+    if client_id and fields.get("client_id", client_id) != client_id:
+        raise Malformed("two client ids")
+    return Claimed(client_id, text, signed=True)
 
 
 def _of_header(header: bytes) -> Claimed | None:

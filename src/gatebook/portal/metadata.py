@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, get_args
 
 from starlette.responses import Response
 
-from gatebook.config.model import Configuration
+from gatebook.config.model import Algorithm, Configuration
 from gatebook.identity.own import ALGORITHM
 from gatebook.portal.call import Call
 from gatebook.portal.signing import Signing
@@ -24,7 +24,7 @@ DOCUMENTS: Final = (
     "/.gatebook/.well-known/openid-configuration",
     "/.well-known/oauth-authorization-server/.gatebook",  # RFC 8414, 3.1: before the issuer's path
 )
-CLIENT_METHODS: Final = ("client_secret_basic", "client_secret_post")
+CLIENT_METHODS: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt")
 GRANTS: Final = ("client_credentials", "refresh_token")
 _PUBLIC: Final[Mapping[str, str]] = {"Cache-Control": "public, max-age=300", "X-Content-Type-Options": "nosniff"}
 
@@ -42,7 +42,9 @@ class Metadata:
                 "grant_types_supported": GRANTS,
                 "response_types_supported": [],
                 "token_endpoint_auth_methods_supported": CLIENT_METHODS,
+                "token_endpoint_auth_signing_alg_values_supported": get_args(Algorithm),
                 "revocation_endpoint_auth_methods_supported": CLIENT_METHODS,
+                "revocation_endpoint_auth_signing_alg_values_supported": get_args(Algorithm),
                 "access_token_signing_alg_values_supported": [ALGORITHM],
             }
         ).encode()

@@ -8,7 +8,6 @@ whose answer was lost authenticates anew. Never gives a scope that the client, o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import time
@@ -27,13 +26,13 @@ from gatebook.identity.jwk import parse_jwks
 from gatebook.identity.jws import Unfit
 from gatebook.identity.keyed import signed_sha256
 from gatebook.identity.types import Credential, Identity
+from gatebook.portal.assertion import check
 from gatebook.portal.call import Call, Scribe, Who
 from gatebook.portal.desk import THEFTS, Desk
 from gatebook.portal.family import UNTOLD, Family
 from gatebook.portal.form import Malformed, claimed, read_form
 from gatebook.portal.signing import Signing
 
-METHOD: Final = "client_secret"
 _CODES: Final = {
     "request_malformed": "invalid_request",
     "client_refused": "invalid_client",
@@ -81,6 +80,8 @@ class TokenService:
         self._provider = provider
         self._as_oidc = own.as_oidc(configuration, provider)
         self._realm = configuration.name
+        issuer = configuration.own_issuer
+        self._endpoints = [issuer, f"{issuer}/token", f"{issuer}/revoke"]  # what assertions may be for
         self._signing = signing
         self._scribe = scribe
         self._desk = desk
@@ -118,13 +119,14 @@ class TokenService:
         found = claimed(call, fields)
         if found is None:
             raise _No("client_refused")
-        credential = hashlib.sha256(found.secret).digest()
-        client = await self._desk.authenticator.authenticate(self._name, found, call.asked.address)
+        credential = signed_sha256(Credential("bearer", found.secret))
+        method = "private_key_jwt" if found.signed else "client_secret"
+        client = await self._desk.authenticator.authenticate(self._name, found, call.asked.address, self._prove)
         if isinstance(client, Client):
-            return client, self._identity(client, credential)
+            return client, self._identity(client, method, credential)
         who = record.IdentityPart(
             provider=self._name,
-            method=METHOD,
+            method=method,
             client=client.known.id if client.known else None,
             credential=self._scribe.keys.fingerprint(credential),
         )
@@ -133,14 +135,18 @@ class TokenService:
             await self._scribe.alert("secret_guessing", who, call.asked.address, detail)
         raise _No(client.reason, who, retry_after_s=client.retry_after_s)
 
-    def _identity(self, client: Client, credential_sha256: bytes, scopes: tuple[str, ...] = ()) -> Identity:
+    async def _prove(self, assertion: bytes, client: Client | None) -> bool:
+        """An assertion's one use is durable before it counts. Raises RecorderUnavailable."""
+        use = check(assertion, client, self._endpoints, time.time())
+        return use is not None and await self._scribe.first_use(use.key, use.until_us)
+
+    def _identity(self, client: Client, method: str, credential_sha256: bytes) -> Identity:
         return Identity(
             provider=self._name,
-            method=METHOD,
+            method=method,
             subject=client.subject,
             client=client.id,
             roles=client.roles,
-            scopes=scopes,
             credential_sha256=credential_sha256,
             expires_at=float(client.expires),
         )
