@@ -15,7 +15,7 @@ from gatebook.limits import Taken
 from gatebook.record import REASONS, LimitPart
 from gatebook.wire import DENIAL_STATUSES, FROM_GUARD
 
-DENIALS = sorted(reason for reason, known in REASONS.items() if known.status >= 400)
+DENIALS = sorted(reason for reason, known in REASONS.items() if known.status >= 300)
 ORIGIN = f"{'a' * 64}/{'b' * 64}"  # as long as names may be
 GATEWAYS_BUFFER = 16 << 10
 TAKEN = Taken(True, LimitPart(name="few", limit=9, remaining=3, reset_s=60), '"few";q=9;w=60', 7)
@@ -128,6 +128,11 @@ def test_limits_are_told_on_both_answers() -> None:
     assert "Gatebook-Retry-After" not in fields
     _, fields = read(finish(deny(reason="limit_exceeded", request_id="0" * 32, taken=REFUSED)))
     assert fields["Gatebook-Retry-After"] == "7"
+
+
+def test_place_to_log_in_is_told() -> None:
+    head = deny(reason="login_required", request_id="0" * 32, location="https://api.example/.gatebook/login?a=b")
+    assert read(finish(head))[1]["Gatebook-Location"] == "https://api.example/.gatebook/login?a=b"
 
 
 def test_methods_are_listed() -> None:

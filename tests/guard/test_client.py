@@ -227,6 +227,23 @@ async def test_recorder_that_refuses_to_say_how_it_stands_is_not_up(tmp_path: Pa
     twin.die()
 
 
+@pytest.mark.parametrize("more", [b"\xff\xff\xff\xff", wire.pack(wire.Stands(0, 0, 1))])
+@looped
+async def test_recorder_that_talks_nonsense_from_the_start_is_not_up(tmp_path: Path, more: bytes) -> None:
+    """The nonsense comes with an answer that is right, in one piece."""
+    twin = Twin(tmp_path / "recorder.sock")
+    twin.judge = lambda message: wire.pack(wire.Stands(0, 0, 1)) + more
+    await twin.start()
+    client = RecorderClient(twin.path, PATIENT_S)
+    client.start()
+    await until(lambda: twin.accepted >= 3, "further attempts")
+    assert not client.up
+    twin.judge = twin.honestly
+    await until(lambda: client.up)
+    await client.stop()
+    twin.die()
+
+
 @looped
 async def test_refusal_is_for_its_batch_alone(tmp_path: Path) -> None:
     async with connected(tmp_path) as (twin, client):

@@ -222,6 +222,7 @@ def test_configuration_that_cannot_be_used_leaves_the_old_one_in_force(tmp_path:
         made.reload('"switched"', audit={"address": "drop"})
         assert made.guard.status()["configuration"] != before
         assert ask(line, "/orders/7", key)[0] == 204
+        assert made.guard.end() == 0
         assert "Traceback" not in made.guard.said()
 
 

@@ -212,6 +212,72 @@ async def test_recorder_that_is_away_costs_no_decision_and_lets_nobody_through(t
         assert (await guard.ask("/orders/7", key)).allowed
 
 
+# -- one-time routes -----------------------------------------------------------------------------------------
+def once(issuer: Issuer) -> dict[str, Any]:
+    providers = {**staff(issuer), "partners": {"type": "api_key"}}
+    return {"identity": providers, "routes": [route("pay", "/pay", identity=["staff", "partners"], one_time=True)]}
+
+
+@looped
+async def test_token_opens_a_one_time_route_once_and_a_refusal_uses_nothing_up(
+    tmp_path: Path, issuer: Issuer
+) -> None:
+    async with inside(tmp_path, **once(issuer)) as guard:
+        stranger = f"Authorization: Bearer {issuer.token(roles=['visitor'])}"
+        assert [(await guard.ask("/pay", stranger)).reason for _ in range(2)] == ["no_rule"] * 2
+        token = f"Authorization: Bearer {issuer.token(roles=['reader'])}"
+        answers = await asyncio.gather(*(guard.ask("/pay", token) for _ in range(8)))
+        assert sorted(answer.reason for answer in answers) == ["rule"] + ["token_replayed"] * 7
+        for answer in answers:
+            found = guard.decision(answer).decision
+            assert (found.reason, found.rule) == (answer.reason, "readers")
+        assert len(guard.twin.asked_to(wire.Once)) == 8
+
+
+@looped
+async def test_credential_without_a_name_of_its_own_opens_no_one_time_route(
+    tmp_path: Path, issuer: Issuer
+) -> None:
+    async with inside(tmp_path, **once(issuer)) as guard:
+        answer = await guard.ask("/pay", keyed(guard))
+        assert guard.decision(answer).decision.reason == "token_id_missing"
+        assert not answer.allowed
+
+
+@pytest.mark.parametrize("misbehaviour", MISBEHAVIOURS)
+@looped
+async def test_use_that_cannot_be_written_down_is_none(tmp_path: Path, issuer: Issuer, misbehaviour: str) -> None:
+    async with inside(tmp_path, **{**once(issuer), "guard": IMPATIENCE}) as guard:
+        known = f"Authorization: Bearer {issuer.token(roles=['reader'])}"
+        assert (await guard.ask("/pay", known)).allowed
+        MISBEHAVIOURS[misbehaviour](guard)
+        fresh = f"Authorization: Bearer {issuer.token(roles=['reader'])}"
+        assert is_refused(await guard.ask("/pay", fresh))
+
+
+# -- people with a browser -----------------------------------------------------------------------------------
+@looped
+async def test_person_is_shown_where_to_log_in_and_a_script_is_not(tmp_path: Path, issuer: Issuer) -> None:
+    providers = staff(issuer)
+    secret = {"file": str(tmp_path / "login.secret")}  # the portal's: a guard never reads it
+    providers["staff"]["login"] = {"client": {"id": "web", "method": "post", "secret": secret}}
+    sections: dict[str, Any] = {"identity": providers, "portal": {"url": "https://api.acme.example"}}
+    async with inside(tmp_path, **sections, routes=[route("a", "/a", identity=["staff"])]) as guard:
+        page = "https://api.acme.example/.gatebook/login?provider=staff"
+        person = await guard.ask("/a?b=c&d", "Sec-Fetch-Mode: navigate")
+        assert (person.reason, person.fields["gatebook-location"]) == (
+            "login_required",
+            f"{page}&return_to=%2Fa%3Fb%3Dc%26d",
+        )
+        assert guard.decision(person).decision.reason == "login_required"
+        far = await guard.ask(f"/a?{'%22' * 2000}", "Sec-Fetch-Mode: navigate")
+        assert far.fields["gatebook-location"] == page
+        for fields in (["Sec-Fetch-Mode: cors"], ["Accept: application/json"], []):
+            script = await guard.ask("/a", *fields)
+            assert script.reason == "credential_missing"
+            assert "gatebook-location" not in script.fields
+
+
 # -- durability: after-response ------------------------------------------------------------------------------
 @looped
 async def test_lax_route_answers_without_waiting_and_without_a_receipt(tmp_path: Path) -> None:

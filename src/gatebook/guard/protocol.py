@@ -89,9 +89,6 @@ class GuardProtocol(asyncio.Protocol):
         elif name not in _SKIPPED:
             self._headers.append((name, value))
 
-    def on_body(self, _data: bytes) -> None:
-        raise ValueError("a body")
-
     def on_message_complete(self) -> None:
         self._size = 0
         if self._parser.get_method() != b"GET":
