@@ -90,6 +90,16 @@ class Caller(asyncio.Protocol):
             self._transport.write(request)
 
 
+# What curl with OpenSSL 3 offers.
+CIPHERS = (
+    "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
+    "ECDHE-RSA-AES256-GCM-SHA384:DHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:"
+    "ECDHE-RSA-CHACHA20-POLY1305:DHE-RSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256:"
+    "ECDHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-SHA384:ECDHE-RSA-AES256-SHA384:"
+    "DHE-RSA-AES256-SHA256:ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256:DHE-RSA-AES128-SHA256"
+)
+
+
 def requests(credentials: list[bytes], cold: bool) -> Iterator[bytes]:
     """Endless, unless each credential may come once only."""
     chosen = random.Random(7)
@@ -111,6 +121,7 @@ def _request(chosen: random.Random, credential: bytes, number: int) -> bytes:
         "Gatebook-Tls": "TLSv1.3",
         "Gatebook-Cipher": "TLS_AES_256_GCM_SHA384",
         "Gatebook-Group": "X25519MLKEM768",
+        "Gatebook-Ciphers": CIPHERS,
         "Gatebook-Sni": "api.acme.example",
         "Gatebook-Certificate": "",  # nginx sends no empty field
         "Gatebook-Connection": str(chosen.randrange(1, 500)),

@@ -22,8 +22,8 @@ def other(number: int) -> Identity:
 
 class Noticing(Signals):
     def __call__(self, who: Identity = ALICE, **changed: Any) -> tuple[str, ...]:
-        known = {"address": "192.0.2.1", "tls": "TLSv1.3", "ciphers": CIPHERS}
-        return self.notice(who, **{**known, **changed})
+        known = {"address": "192.0.2.1", "tls": "TLSv1.3", "ciphers": CIPHERS, **changed}
+        return self.notice(who, known["address"], known["tls"], known["ciphers"].encode())
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cipher: str
     group: str
     sni: str
-    ciphers: str = ""  # what the client offered, with colons between
+    ciphers: bytes = b""  # what the client offered, with colons between
     certificate: bytes = b""  # DER, of the client; b"" for none, TOO_LARGE for one that the gateway kept
     connection: int
     connection_request: int
@@ -131,7 +131,7 @@ def parse(own: Mapping[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Ask
         cipher=text(get(b"gatebook-cipher", b"")),
         group=text(get(b"gatebook-group", b"")),
         sni=text(get(b"gatebook-sni", b"")),
-        ciphers=text(get(b"gatebook-ciphers", b"")),
+        ciphers=get(b"gatebook-ciphers", b""),
         certificate=_certificate(own[b"gatebook-certificate"]) if b"gatebook-certificate" in own else b"",
         connection=connection,
         connection_request=connection_request,

@@ -20,7 +20,7 @@ KNOWN = 4  # networks and TLS clients of one credential; the least recently new 
 _MEMO_ADDRESSES, _MEMO_CLIENTS = 8192, 512
 
 # Values that clients insert at random so that nobody relies on lists (RFC 8701).
-_GREASE = re.compile(r"(?:^|(?<=:))0x([0-9a-f])a\1a(?::|$)", re.IGNORECASE)
+_GREASE = re.compile(rb"(?:^|(?<=:))0x([0-9a-f])a\1a(?::|$)", re.IGNORECASE)
 
 
 class _Seen(NamedTuple):
@@ -33,13 +33,13 @@ class Signals:
         self._seen: OrderedDict[int, _Seen] = OrderedDict()
         self._max = max_credentials
         self._networks: dict[str, int | None] = {}
-        self._clients: dict[tuple[str, str], int] = {}
+        self._clients: dict[tuple[str, bytes], int] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def notice(self, who: Identity, address: str, tls: str, ciphers: str) -> tuple[str, ...]:
-        """`ciphers` are what the client offered, with colons between; "" where that is not known."""
+    def notice(self, who: Identity, address: str, tls: str, ciphers: bytes) -> tuple[str, ...]:
+        """`ciphers` are what the client offered, with colons between; b"" where that is not known."""
         network, client = self._network(address), self._client(tls, ciphers)
         # Python's hash of bytes and texts is keyed anew in each process: nothing leads back from these numbers.
         session = who.claims.get("sid")
@@ -72,14 +72,14 @@ class Signals:
             self._networks[address] = found
         return found
 
-    def _client(self, tls: str, ciphers: str) -> int | None:
+    def _client(self, tls: str, ciphers: bytes) -> int | None:
         """By what one client offers on every connection: not its groups, which a resumed TLS 1.2 session lacks,
         nor the protocol within (ALPN), since a WebSocket is HTTP/1.1."""
         if not ciphers:
             return None
         found = self._clients.get((tls, ciphers))
         if found is None:
-            found = hash((tls, _GREASE.sub("", ciphers).strip(":")))
+            found = hash((tls, _GREASE.sub(b"", ciphers).strip(b":")))
             if len(self._clients) >= _MEMO_CLIENTS:
                 self._clients.clear()
             self._clients[tls, ciphers] = found
