@@ -128,9 +128,13 @@ class Gateway:
         self.folder = folder
         folder.mkdir(mode=0o700, exist_ok=True)
         self.asked_to_reopen = 0
+        self._workers = workers or (7,)
         self._files: dict[tuple[int, str], int] = {}
         self._numbers: dict[tuple[int, int], int] = {}
-        for worker in workers or (7,):
+
+    def starts(self) -> None:
+        """Every worker opens its files, which they do at the latest when they write."""
+        for worker in self._workers:
             self.reopen(worker)
 
     def reopen(self, worker: int) -> None:
@@ -144,10 +148,12 @@ class Gateway:
     def told_to_reopen(self) -> None:
         """What USR1 does, at once."""
         self.asked_to_reopen += 1
-        for worker in {worker for worker, _ in self._files}:
-            self.reopen(worker)
+        self.starts()
 
-    def write(self, data: bytes, worker: int = 7, name: str = "access") -> None:
+    def write(self, data: bytes, worker: int | None = None, name: str = "access") -> None:
+        worker = self._workers[0] if worker is None else worker
+        if (worker, name) not in self._files:
+            self.reopen(worker)
         os.write(self._files[worker, name], data)
 
     def line(self, number: int = 1, index: int | None = None, *, worker: int = 7, **fields: str) -> None:
@@ -187,6 +193,7 @@ class Desk:
         self.book = book
         self.gateway = gateway
         self.monotonic = 1000.0
+        self.interrupt: Callable[[], None] = lambda: None  # called where a kill may come between
         known: dict[str, Any] = {"reopen": gateway.told_to_reopen, "pseudonym": lambda name: bytes(16), **more}
         self.log = GatewayLog(
             gateway.folder,
@@ -200,8 +207,10 @@ class Desk:
         self.commit()
 
     def commit(self) -> None:
+        self.interrupt()
         if self.book.journal.waiting:
             self.book.commit()
+        self.interrupt()
         if self.book.journal.cursor_is_durable:
             self.log.sweep()
 

@@ -26,6 +26,7 @@ class Place:
         self.folder = folder
         self.processes = Processes(7, 8)
         self.gateway = Gateway(folder / "logs", 7, 8)
+        self.gateway.starts()
         self.book = Book(folder / "1", self.processes.workers())
         self.desk = Desk(self.book, self.gateway, **more)
         self._lives = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -293,6 +294,22 @@ def test_pseudonym_for_which_there_is_no_room_is_not_given_out(served: Served) -
             client.send(*(wire.Pseudonym(f"name {number}") for number in range(500)))
             assert {type(await client.reply()) for _ in range(500)} == {wire.Refused}
         assert len(served.failures) == 1
+
+    served.run(scene)
+
+
+def test_pseudonym_that_was_given_out_survives_a_kill(served: Served) -> None:
+    async def scene(served: Served) -> None:
+        async with served.client() as client:
+            told = await client.ask(wire.Pseudonym("alice"))
+        assert isinstance(told, wire.Pseudonymous)
+        copy = served.folder / "copy"
+        copy.mkdir()
+        for path in served.folder.glob("vault.sqlite*"):
+            shutil.copy(path, copy)
+        after = Vault(copy / "vault.sqlite", b"k" * 32)
+        assert after.pseudonym("alice") == told.pseudonym
+        after.close()
 
     served.run(scene)
 

@@ -67,7 +67,7 @@ class GatewayLog:
         self._unreadable = 0
         self.requests = self.lost = 0  # since the last heartbeat
         self.configure(configuration)
-        journal.tell((), self._cursor())
+        journal.tell((), self._cursor())  # so the first frame says that this folder's lines are ours
 
     def configure(self, configuration: Configuration) -> None:
         self._redactor = Redactor(configuration)

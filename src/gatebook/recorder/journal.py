@@ -63,6 +63,7 @@ class Journal:
         self._told: list[Told] = []
         self._entries: list[Callable[[], Entry]] = []
         self._new_cursor: memo.Cursor | None = None
+        self._cursor_is_synced = True
 
     def restore(self, memos: Sequence[tuple[int, bytes]]) -> None:
         """Raises Damaged when they are no memos of ours."""
@@ -122,8 +123,8 @@ class Journal:
 
     @property
     def cursor_is_durable(self) -> bool:
-        """After a commit: whether every line read so far is behind a durable cursor."""
-        return self._new_cursor is None
+        """Whether every line read so far is behind a durable cursor; never again after a commit that failed."""
+        return self._new_cursor is None and self._cursor_is_synced
 
     def commit(self, ledger: Ledger) -> None:
         """Append all that waits, sync, acknowledge. Raises LedgerError: then nothing of it is acknowledged."""
@@ -144,6 +145,7 @@ class Journal:
             self._cursor_written()
         # A crash before the sync: frames may be there or not; nobody was told that they are.
         ledger.sync()
+        self._cursor_is_synced = True
         for done, index in finished:
             done(index)
 
@@ -183,7 +185,7 @@ class Journal:
 
     def _cursor_written(self) -> None:
         if self._new_cursor is not None:
-            self.cursor, self._new_cursor = self._new_cursor, None
+            self.cursor, self._new_cursor, self._cursor_is_synced = self._new_cursor, None, False
 
 
 def _groups(batches: list[tuple[list[Item], Done]]) -> list[list[tuple[list[Item], Done]]]:

@@ -217,7 +217,7 @@ class Recorder:
         """What has been told, with everything else that waits. Files that are sealed by it are deleted."""
         if self._journal.waiting:
             self._service.commit()
-        if self._service.broken is None and self._journal.cursor_is_durable:
+        if self._journal.cursor_is_durable:
             self._logs.sweep()
 
     # -- what goes on while it runs ---------------------------------------------------------------------
