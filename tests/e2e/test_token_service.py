@@ -8,12 +8,16 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
+from authlib.oauth2.rfc7523 import PrivateKeyJWT
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.e2e.deployment import Deployment, until
 
 TOKEN, REVOKE = "/.gatebook/token", "/.gatebook/revoke"
@@ -92,6 +96,22 @@ def test_unmodified_oauth_library_gets_uses_refreshes_and_revokes_tokens(serving
         until(lambda: library.get(f"{serving.url}/own/7").status_code == 401, "the session to be over", 5)
         third = library.fetch_token(grant_type="client_credentials")
         assert library.revoke_token(serving.url + REVOKE, third["refresh_token"]).status_code == 200
+
+
+def test_unmodified_oauth_library_signs_for_its_tokens(serving: Deployment, tmp_path: Path) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    public, form = serialization.PublicFormat.SubjectPublicKeyInfo, serialization.PrivateFormat.PKCS8
+    path = tmp_path / "public.pem"
+    path.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, public))
+    client = make_client(serving, "--key", str(path))
+    pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+    made = {"client_id": client["client_id"], "client_secret": pem}
+    with session(serving, made, token_endpoint_auth_method="private_key_jwt") as library:
+        issuer = serving.configuration["portal"]["url"] + "/.gatebook"
+        library.register_client_auth_method(PrivateKeyJWT(issuer, alg="RS256"))
+        for _ in range(2):
+            library.fetch_token(grant_type="client_credentials")
+            assert library.get(f"{serving.url}/own/7").status_code == 200
 
 
 def test_wrong_secret_is_told_as_the_library_expects(serving: Deployment) -> None:
