@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import httpx2
 import pytest
 from tests.e2e.deployment import Deployment
 from tests.login.idp import CLIENT, SECRET, Browser, IdP
 
+from gatebook import record
+from gatebook.cli.opened import open_log
+from gatebook.ledger.read import Reader
+
 RULES = [{"name": "readers", "roles": ["reader"]}]
 
 
-class Place(NamedTuple):
+@dataclass
+class Place:
     deployment: Deployment
     idp: IdP
     other: IdP
+
+    @cached_property
+    def reader(self) -> Reader:
+        return open_log(self.deployment.config, None)[0]
+
+    def reason(self, answer: httpx2.Response) -> str:
+        """On record: of the entry that the answer names, which is there before it."""
+        index = int(answer.headers["Gatebook-Receipt"].rpartition("/")[2])
+        self.reader.refresh()
+        data = self.reader.record(index)
+        assert data is not None
+        found = record.decode(data)
+        assert isinstance(found, record.Decision)
+        assert found.id == answer.headers["X-Request-ID"]
+        return found.decision.reason
 
 
 def provider(idp: IdP, folder: Path, **login: Any) -> dict[str, Any]:
@@ -68,6 +91,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         deployment.close()
         idp.stop()
         other.stop()
+
+
+@pytest.fixture
+def stopped_place(tmp_path: Path) -> Iterator[Place]:
+    """Not yet started, so that a test may change its configuration."""
+    idp = IdP()
+    deployment = Deployment(tmp_path)
+    try:
+        with_login(deployment, idp, idp)
+        yield Place(deployment, idp, idp)
+    finally:
+        deployment.close()
+        idp.stop()
 
 
 @pytest.fixture

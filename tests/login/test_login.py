@@ -13,18 +13,13 @@ from tests.login.idp import Browser
 SESSION = "__Host-gatebook-session"
 
 
-def reason(place: Place, request_id: str) -> str:
-    found: str = place.deployment.access(request_id)["decision"]["reason"]
-    return found
-
-
 def test_person_is_sent_to_log_in_and_comes_back_to_where_it_began(place: Place, browser: Browser) -> None:
     answer = browser.ask("/orders/7?page=2")
     assert answer.status_code == 303
     assert answer.headers["Location"] == (
         f"{place.deployment.url}/.gatebook/login?provider=people&return_to=%2Forders%2F7%3Fpage%3D2"
     )
-    assert reason(place, answer.headers["X-Request-ID"]) == "login_required"
+    assert place.reason(answer) == "login_required"
     back = browser.log_in(place.idp, "/orders/7?page=2")
     assert (back.status_code, back.headers["Location"]) == (303, f"{place.deployment.url}/orders/7?page=2")
     page = browser.ask(back.headers["Location"])
@@ -142,10 +137,10 @@ def test_logout_ends_the_session_everywhere_and_goes_on_to_the_provider(place: P
         f"{place.idp.url}/logout?client_id=gatebook&post_logout_redirect_uri="
     )
     assert browser.cookies == {}
-    assert reason(place, answer.headers["X-Request-ID"]) == "session_ended"
+    assert place.reason(answer) == "session_ended"
     until(lambda: browser.ask("/orders/7", headers=stolen).status_code == 401, "the end of the session")
     answer = browser.ask("/orders/7", headers=stolen)
-    assert reason(place, answer.headers["X-Request-ID"]) == "credential_revoked"
+    assert place.reason(answer) == "credential_revoked"
     revoked = [each for each in place.deployment.log("--all") if each.get("action") == "revoke"]
     assert revoked[-1]["actor"] == "portal"
 
@@ -153,7 +148,7 @@ def test_logout_ends_the_session_everywhere_and_goes_on_to_the_provider(place: P
 def test_logout_without_a_session_ends_at_home(place: Place, browser: Browser) -> None:
     answer = browser.post("/.gatebook/logout")
     assert (answer.status_code, answer.headers["Location"]) == (303, f"{place.deployment.url}/")
-    assert reason(place, answer.headers["X-Request-ID"]) == "session_missing"
+    assert place.reason(answer) == "session_missing"
 
 
 def test_login_that_the_provider_refuses_is_said_and_on_record(place: Place, browser: Browser) -> None:
@@ -163,7 +158,7 @@ def test_login_that_the_provider_refuses_is_said_and_on_record(place: Place, bro
     assert answer.status_code == 403
     assert "text/html" in answer.headers["Content-Type"]
     assert "script" not in answer.text
-    assert reason(place, answer.headers["X-Request-ID"]) == "login_denied"
+    assert place.reason(answer) == "login_denied"
     assert SESSION not in browser.cookies
 
 
