@@ -1,6 +1,7 @@
 # make demo    gatebook at work, in a few seconds; ARGS=--once ends by itself
 # make test    install what the tests need, then check and run them all
 # make check   the same, where all of it is installed: formatting, lint, types, tests with coverage
+# make test-peers  the tests against programs that have to be fetched: Keycloak (needs Java, Maven and unzip)
 # make lint    formatting, lint, types
 # make clean   remove everything that was made here
 #
@@ -14,18 +15,30 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PEERS := $(wildcard tests/peers/package.json)
+KEYCLOAK_VERSION := 26.4.0
+KEYCLOAK := .peers/keycloak-$(KEYCLOAK_VERSION)
 PEERS_STAMP := $(if $(PEERS),tests/peers/node_modules/.installed)
 
-.PHONY: help demo test check lint packages clean
+.PHONY: help demo test test-peers check lint packages clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 8
 
 demo: $(RUN_STAMP)
 	@exec $(BIN)/gatebook demo $(ARGS)
 
 test: $(DEV_STAMP) packages $(PEERS_STAMP)
 	@$(MAKE) --no-print-directory check
+
+test-peers: $(DEV_STAMP) packages $(PEERS_STAMP) $(KEYCLOAK)/version.txt
+	KEYCLOAK=$(CURDIR)/$(KEYCLOAK) $(BIN)/python -m pytest peers $(ARGS)
+
+$(KEYCLOAK)/version.txt:
+	@command -v java >/dev/null && command -v mvn >/dev/null && command -v unzip >/dev/null || { \
+	  echo "make: Keycloak wants java, mvn and unzip; on Debian: apt-get install default-jre-headless maven unzip" >&2; exit 1; }
+	@echo "fetching Keycloak $(KEYCLOAK_VERSION) into .peers ..."
+	@mvn -q dependency:copy -Dartifact=org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK_VERSION):zip -DoutputDirectory=.peers
+	@cd .peers && unzip -q -o keycloak-quarkus-dist-$(KEYCLOAK_VERSION).zip
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
@@ -66,6 +79,6 @@ tests/peers/node_modules/.installed: $(PEERS) $(wildcard tests/peers/package-loc
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info tests/peers/node_modules
+	rm -rf $(VENV) .peers build dist src/*.egg-info tests/peers/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
-	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests peers bench -name __pycache__ -type d -prune -exec rm -rf {} +
