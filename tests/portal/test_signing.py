@@ -73,6 +73,17 @@ def test_what_signs_was_published_in_time_and_stays_as_long_as_what_it_signed(
         assert plan(keys, now, schedule, make) == keys
 
 
+def test_keys_that_change_faster_than_they_may_go_stay_as_many_as_are_read() -> None:
+    hasty = Schedule(period_s=2.0, keep_s=1000.0)
+    keys: tuple[SigningKey, ...] = ()
+    for second in range(400):
+        keys = plan(keys, NOW + second, hasty, lambda starts: named(int(starts), starts))
+    assert len(keys) == own.MAX_KEYS
+    for second in range(400, 3000):
+        keys = plan(keys, NOW + second, hasty, lambda starts: named(int(starts), starts))
+    assert signer(keys, NOW + 3000).starts > NOW + 2000
+
+
 def test_clock_that_was_set_back_still_finds_a_key() -> None:
     keys = (named(1, NOW), named(2, NOW + 10))
     assert signer(keys, NOW - 1e6) == keys[0]

@@ -101,6 +101,8 @@ def plan(
         if following is None or now < following.starts + schedule.keep_s
     )
     last = left[-1]
+    if len(left) == own.MAX_KEYS:
+        return left  # more would not be read; the next one waits for the oldest to go
     if last.starts <= now and now >= last.starts + schedule.period_s - schedule.lead_s:
         # After a long pause too: nobody has to verify by a key that was published a moment ago.
         return (*left, make(max(now + schedule.lead_s, last.starts + schedule.period_s)))
