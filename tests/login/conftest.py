@@ -42,19 +42,19 @@ class Place:
         return found.decision.reason
 
 
-def provider(idp: IdP, folder: Path, **login: Any) -> dict[str, Any]:
+def provider(issuer: str, folder: Path, method: str = "post", **login: Any) -> dict[str, Any]:
     secret = folder / "login.secret"
     secret.write_text(SECRET)
     secret.chmod(0o600)
-    client = {"id": CLIENT, "method": "post", "secret": {"file": str(secret)}}
-    return {"type": "oidc", "issuer": idp.url, "audience": ["orders-api"], "login": {"client": client, **login}}
+    client = {"id": CLIENT, "method": method, "secret": {"file": str(secret)}}
+    return {"type": "oidc", "issuer": issuer, "audience": ["orders-api"], "login": {"client": client, **login}}
 
 
 def with_login(deployment: Deployment, idp: IdP, other: IdP) -> None:
     told = deployment.configuration
     told["portal"] = {"url": deployment.url, "requests_per_second": 1000}
-    told["identity"]["people"] = provider(idp, deployment.folder, claims=["tenant"])
-    told["identity"]["others"] = provider(other, deployment.folder)
+    told["identity"]["people"] = provider(idp.url, deployment.folder, claims=["tenant"])
+    told["identity"]["others"] = provider(other.url, deployment.folder)
     told["identity"]["own"] = {"type": "gatebook", "audience": ["orders-api"]}
     told["gateway"] = {"flood": {"requests_per_second": 10000, "burst": 10000}}
     for name, path, identity in (

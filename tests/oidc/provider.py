@@ -8,6 +8,7 @@ process ends with the pipe to it, so that it never outlives the tests, whatever 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,10 @@ class Client:
     format: Literal["jwt", "opaque"] = "jwt"
     auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = "client_secret_basic"
     keys: tuple[Mapping[str, Any], ...] = ()  # public ones, for private_key_jwt
+    redirects: tuple[str, ...] = ()  # where people are sent who have logged in; then it gets no tokens of its own
+    after_logout: tuple[str, ...] = ()
+    backchannel: str = ""
+    people: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> claims
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,8 @@ class Provider:
 
 
 @contextmanager
-def serve(clients: Mapping[str, Client]) -> Iterator[Provider]:
-    """A provider with fresh keys on a port of its own."""
+def serve(clients: Mapping[str, Client], ca: Path | None = None) -> Iterator[Provider]:
+    """A provider with fresh keys on a port of its own; it trusts `ca` where it tells of logouts."""
     node = shutil.which("node")
     assert node, "no node here: `make test` installs it"
     assert (PEERS / "node_modules").is_dir(), "no oidc-provider here: `make test` installs it"
@@ -85,6 +90,16 @@ def serve(clients: Mapping[str, Client]) -> Iterator[Provider]:
             "format": c.format,
             "auth": c.auth,
             **({"keys": c.keys} if c.keys else {}),
+            **(
+                {
+                    "redirects": c.redirects,
+                    "afterLogout": c.after_logout,
+                    "backchannel": c.backchannel,
+                    "people": {person: dict(claims) for person, claims in c.people.items()},
+                }
+                if c.redirects
+                else {}
+            ),
         }
         for name, c in clients.items()
     }
@@ -94,6 +109,7 @@ def serve(clients: Mapping[str, Client]) -> Iterator[Provider]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        env={**os.environ, **({"NODE_EXTRA_CA_CERTS": str(ca)} if ca is not None else {})},
     )
     with process:  # which closes the pipes, and so ends it
         try:

@@ -4,7 +4,9 @@
 // "auth": "client_secret_basic" | "client_secret_post" | "private_key_jwt", "keys": [JWK, ...]}}. Each client may
 // ask for an access token by client_credentials, an RS256 JWT or an opaque one, for any resource `urn:<audience>`;
 // without one the audience is `orders-api`. Each may introspect and revoke tokens, and have them bound to a DPoP
-// key. The first line on stdout is the issuer. Keys are made at the start and kept nowhere. The process ends with
+// key. With "redirects", people log in there instead, at the provider's own pages: "people" is {"<name>": claims},
+// any password will do, and "afterLogout" and "backchannel" are where they, and word of it, go when they log out.
+// The first line on stdout is the issuer. Keys are made at the start and kept nowhere. The process ends with
 // its standard input, so that no test leaves it behind.
 
 import { generateKeyPairSync, randomUUID } from "node:crypto";
@@ -16,6 +18,8 @@ import { Provider } from "oidc-provider";
 
 const SCOPES = "orders:read orders:write";
 const clients = JSON.parse(process.argv[2] ?? "{}");
+const people = Object.assign({}, ...Object.values(clients).map((client) => client.people ?? {}));
+console.info = () => {}; // where it says that its login pages are for development
 
 function signingKey() {
   const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
@@ -40,25 +44,36 @@ const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
   jwks: { keys: [signingKey()] },
   scopes: SCOPES.split(" "),
-  clients: Object.entries(clients).map(([id, { secret, auth, keys }]) => ({
+  clients: Object.entries(clients).map(([id, { secret, auth, keys, redirects, afterLogout, backchannel }]) => ({
     client_id: id,
     client_secret: keys ? undefined : secret,
     token_endpoint_auth_method: auth ?? "client_secret_basic",
     jwks: keys ? { keys } : undefined,
-    grant_types: ["client_credentials"],
-    response_types: [],
-    redirect_uris: [],
-    scope: SCOPES,
+    ...(redirects
+      ? {
+          grant_types: ["authorization_code"],
+          response_types: ["code"],
+          redirect_uris: redirects,
+          post_logout_redirect_uris: afterLogout,
+          backchannel_logout_uri: backchannel,
+          backchannel_logout_session_required: true,
+          scope: "openid",
+        }
+      : { grant_types: ["client_credentials"], response_types: [], redirect_uris: [], scope: SCOPES }),
   })),
+  claims: { openid: ["sub", ...new Set(Object.values(people).flatMap(Object.keys))] },
+  conformIdTokenClaims: false,
+  findAccount: (_ctx, sub) => people[sub] && { accountId: sub, claims: () => ({ sub, ...people[sub] }) },
   features: {
     clientCredentials: { enabled: true },
-    devInteractions: { enabled: false },
+    devInteractions: { enabled: Object.keys(people).length > 0 },
+    backchannelLogout: { enabled: true },
     dPoP: { enabled: true },
     introspection: { enabled: true },
     revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
-      defaultResource: () => "urn:orders-api",
+      defaultResource: (_ctx, client) => (clients[client.clientId].redirects ? undefined : "urn:orders-api"),
       getResourceServerInfo: resourceServer,
     },
   },
