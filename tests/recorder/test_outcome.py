@@ -407,7 +407,8 @@ def test_line_becomes_an_outcome() -> None:
 
 def test_last_of_several_tries_is_what_counted() -> None:
     made = from_line(
-        line("200", ua="127.0.0.1:1, 127.0.0.1:2 : 127.0.0.1:3", us="502, 504 : 200", ut="1.0, 2.0 : 0.5"), []
+        line("200", ua="127.0.0.1:1, 127.0.0.1:2 : 127.0.0.1:3", us="502, 504 : 200", ut="1.000, 2.000 : 0.500"),
+        [],
     )
     assert made.upstream is not None
     assert (made.upstream.address, made.upstream.status, made.upstream.response_us) == (

@@ -77,7 +77,7 @@ class Journal:
 
     def snapshot(self) -> bytes:
         """The memo that a new segment begins with."""
-        return memo.encode(memo.Snapshot(*memo.runs(sorted(self.open.items())), self.cursor))
+        return memo.encode(memo.Snapshot(*memo.runs(self.open.items()), self.cursor))
 
     def add(self, items: list[Item], done: Done) -> None:
         """A batch that becomes durable as one unit; `done(first_index)` after its sync."""

@@ -178,11 +178,11 @@ def explain(status: int | None, line: LogLine, said: Sequence[Said]) -> ErrorPar
     complete = line.ok == "OK"
     passed = status is not None and status < 400
     if passed and complete:
-        return next((each.blame() for each in said if each.cut_short), None)
+        return next((each.blame() for each in said if each.cut_short), None) if said else None
     reason = REASONS.get(line.r)
     if reason is not None and reason.status == status and reason.status >= 400:
         return ErrorPart(source=reason.source, detail=line.r)
-    upstream = _last(line.us)
+    upstream = number(_last_text(line.us))
     answered = _last_text(line.uh) not in ("", "-")  # or its status is what nginx made of its silence
     upstreams_own = complete and answered and status is not None and upstream == status
     if upstreams_own and status not in (502, 504):
@@ -205,7 +205,7 @@ def from_line(line: LogLine, said: Sequence[Said], asked: Callable[[LogLine], Ou
     if status is not None and not 100 <= status <= 599:
         status = None  # nginx logs 000 when the client got nothing
     seen = status if status != 499 else None  # 499 is nginx's word for "the client had left"
-    upstream_status = _last(line.us)
+    upstream_status = number(_last_text(line.us))
     upstream = None
     if line.ua:
         upstream = UpstreamPart(
@@ -245,18 +245,13 @@ def number(text: str) -> int | None:
 
 def _last_text(text: str) -> str:
     """nginx joins the values of several tries by ', ' and ' : '; the last is what counted."""
-    return re.split(r", | : ", text)[-1] if text else ""
-
-
-def _last(text: str) -> int | None:
-    return number(_last_text(text))
+    return re.split(r", | : ", text)[-1] if " " in text else text
 
 
 def _us(seconds: str) -> int | None:
-    """`12.345` -> 12345000, without a float's rounding."""
+    """nginx's `12.345` -> 12345000, without a float's rounding."""
     whole, _, part = seconds.partition(".")
-    if not (whole.isascii() and whole.isdigit() and len(whole) < 12):
+    digits = whole + part
+    if len(part) != 3 or len(digits) > 15 or not (digits.isascii() and digits.isdigit()):
         return None
-    if part and not (part.isascii() and part.isdigit()):
-        return None
-    return int(whole) * 1_000_000 + int((part + "000000")[:6])
+    return int(digits) * 1000
