@@ -37,6 +37,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "recorder": "config record wire paths redact scrub ledger ownlog errors",
         "access": "config record paths ledger errors",
         "trial": "config record paths identity policy redact scrub errors",
+        # The trial's judge and the guard's own policy; what a record keeps, the redactor knows.
+        "replay": "config record policy redact scrub trial identity.types errors",
         "starter": "config paths certificates errors ledger.keys",
         # What is wrong with authorities and revocation lists, the guard's own readers say.
         "preflight": "config paths certificates policy limits redact gateway errors ledger.keys"
@@ -44,7 +46,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "supervisor": "config record wire paths preflight gateway recorder ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
-        " ownlog scrub errors",
+        " replay ownlog scrub errors",
         "__main__": "cli",
         "__init__": "",
     }.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,9 +101,8 @@ def test_subject_is_named_for_its_pseudonym_and_not_written() -> None:
     audit = redactor(subject="pseudonym")
     assert audit.names(identity(), "192.0.2.7") == ("subject:partners:ann", None)
     part = audit.identity_part(identity(client="shop", roles=("r",)), "p-2", "f00")
-    assert part == IdentityPart(
-        provider="partners", method="api_key", subject="p-2", client="shop", credential="f00", roles=("r",)
-    )
+    named = IdentityPart(provider="partners", method="api_key", subject="p-2", client="shop", credential="f00")
+    assert part == msgspec.structs.replace(named, roles=("r",), groups=(), scopes=())
     assert audit.identity_part(identity(), None, "f00").subject is None
 
 
@@ -307,3 +307,13 @@ def test_tls_version_is_a_bare_version() -> None:
         "1.3",
         "SSLv3",
     ]
+
+
+def test_list_of_names_that_is_cut_says_so() -> None:
+    part = redactor().identity_part(
+        identity(groups=tuple(f"g{n}" for n in range(70)), roles=("x" * 200,) * 70), None, "f"
+    )
+    assert part.groups is not None
+    assert part.groups[-1] == "…[and 6 more]"
+    assert len(part.groups) == 65
+    assert part.roles[-1].startswith("…[and ")

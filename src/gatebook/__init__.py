@@ -20,6 +20,7 @@ outcome         the record of what came of a decision
 reason          one word out of a closed list for why a decision fell as it did
 record          the exact JSON bytes that an entry commits to
 recorder        the process that alone writes the ledger
+replay          the judging of recorded decisions under another policy
 route           a path template with methods, an upstream and rules
 rule            one line of a route's `deny` or `allow`
 segment         a file of frames: the write-ahead log and the encrypted store in one

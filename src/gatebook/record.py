@@ -141,7 +141,11 @@ ALERTS: dict[str, AlertKind] = {
 
 
 class IdentityPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Who. `subject` is a pseudonym unless policy keeps it; `credential` is a keyed fingerprint, hex."""
+    """Who. `subject` is a pseudonym unless policy keeps it; `credential` is a keyed fingerprint, hex.
+
+    `groups` and `scopes` are there, be it empty, once somebody was identified: rules go by them. Of a long list
+    the last text says how many more there are.
+    """
 
     provider: str
     method: str  # oidc, introspection, api_key
@@ -149,10 +153,15 @@ class IdentityPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     client: str | None = None
     credential: str | None = None
     roles: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    scopes: tuple[str, ...] | None = None
 
 
 class RequestPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What was asked. `claimed_id` is the client's own X-Request-ID: a claim, never trusted."""
+    """What was asked. `claimed_id` is the client's own X-Request-ID: a claim, never trusted.
+
+    `unclear`: query or headers, where the request's could not be read as texts, so that no condition could.
+    """
 
     method: str
     path: str
@@ -162,6 +171,7 @@ class RequestPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     query: dict[str, str] = {}
     headers: dict[str, str] = {}
     claimed_id: str | None = None
+    unclear: tuple[Literal["query", "headers"], ...] = ()
 
 
 class ClientPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 from gatebook.config.model import ApiKeyProvider, Configuration
@@ -24,7 +24,9 @@ __all__ = ["Redactor", "cipher_name", "problems", "protocol_version", "scrub", "
 MAX_VALUE_BYTES = 512  # of one kept query value or header
 MAX_KEPT_BYTES = 8 << 10  # of all kept query values, and of all kept headers
 MAX_QUERY_PAIRS = 256  # looked at
-MAX_ROLES = 64
+MAX_NAMES = 64  # of roles, groups or scopes
+MAX_ROLES_BYTES = 8 << 10
+MAX_NAMES_BYTES = 2 << 10  # of groups, and of scopes
 _MEMO_PARTS = 1024
 
 # Header fields that carry credentials, whatever the configuration says.
@@ -153,6 +155,15 @@ class Redactor:
         self._tls_parts: dict[tuple[str | None, ...], TLSPart] = {}
         self.scrub = Scrubber().scrub
 
+    @property
+    def kept_headers(self) -> tuple[str, ...]:
+        """In lower case. Of these a record says by leaving one out that it was not sent."""
+        return self._headers
+
+    @property
+    def kept_query(self) -> frozenset[str]:
+        return self._query
+
     def names(self, identity: Identity | None, address: str) -> Names:
         """The names to be resolved by the vault, in its own spelling."""
         subject = None
@@ -218,6 +229,7 @@ class Redactor:
         protocol: str | None = None,
         headers: Mapping[str, str] | None = None,
         claimed_id: str | None = None,
+        unclear: tuple[Literal["query", "headers"], ...] = (),
     ) -> RequestPart:
         """What was asked. `path` is as received, canonical or not; `route` is the configuration's own name."""
         return RequestPart(
@@ -229,6 +241,7 @@ class Redactor:
             query=self.query(query) if query else {},
             headers=self.headers(headers) if headers else {},
             claimed_id=claimed_id and self._fit(claimed_id, 256),
+            unclear=unclear,
         )
 
     def client_part(self, address: str, port: int | None, pseudonym: str | None = None) -> ClientPart | None:
@@ -274,8 +287,24 @@ class Redactor:
             subject=cut(visible(identity.subject), 512) if self._subject == "keep" else subject,
             client=identity.client and cut(visible(identity.client), 512),
             credential=credential,
-            roles=tuple(cut(visible(role), 128) for role in identity.roles[:MAX_ROLES]),
+            roles=_bounded(identity.roles, MAX_ROLES_BYTES),
+            groups=_bounded(identity.groups, MAX_NAMES_BYTES),
+            scopes=_bounded(identity.scopes, MAX_NAMES_BYTES),
         )
+
+
+def _bounded(names: tuple[str, ...], room: int) -> tuple[str, ...]:
+    """The first of them, and how many more there are, if there are."""
+    kept: list[str] = []
+    for name in names[:MAX_NAMES]:
+        text = cut(visible(name), 128)
+        room -= len(text.encode()) + 3
+        if room < 0:
+            break
+        kept.append(text)
+    if len(kept) < len(names):
+        kept.append(f"…[and {len(names) - len(kept)} more]")
+    return tuple(kept)
 
 
 def scrub(text: str) -> str:

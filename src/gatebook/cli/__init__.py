@@ -60,6 +60,7 @@ def _register() -> None:
         "revoke",
         "explain",
         "policy",
+        "replay",
         "run",
         "demo",
         "log",

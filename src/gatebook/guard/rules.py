@@ -22,8 +22,8 @@ from gatebook.identity.keyed import Keys, signed_sha256
 from gatebook.identity.session import is_navigation
 from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.limits import Limiter, Taken
-from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling
-from gatebook.redact import Names, Redactor, cipher_name, protocol_version, tls_version
+from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling, query_is_clear
+from gatebook.redact import Names, Redactor, canonical_address, cipher_name, protocol_version, tls_version
 from gatebook.wire import MAX_CERTIFICATE_BYTES, MAX_OFFER_BYTES, upstreams_mark
 
 NO_NAMES = Names(None, None)
@@ -88,7 +88,7 @@ class Rules:
             host=asked.host,
             protocol=protocol_version(asked.protocol),
             headers=Fields(asked.headers),
-            address=asked.address,
+            address=canonical_address(asked.address) or asked.address,
             port=asked.port,
             tls_version=tls_version(asked.tls) or None,
             tls_cipher=cipher_name(asked.cipher) or None,
@@ -184,6 +184,7 @@ class Rules:
                 protocol=asked.protocol,
                 headers=None if bare else facts.headers,
                 claimed_id=None if bare else facts.headers.get("x-request-id"),
+                unclear=_unclear(match, asked),
             ),
             client=redactor.client_part(asked.address, asked.port or None, pseudonyms.address),
             tls=redactor.tls_part(
@@ -223,6 +224,23 @@ class Rules:
             presented = self._keys.fingerprint(signed_sha256(credential))
             return record.IdentityPart(provider=who.provider, method=method, credential=presented)
         return None
+
+
+def _unclear(match: Match | Miss, asked: Asked) -> tuple[Literal["query", "headers"], ...]:
+    """What no condition could read, so that the record does not look as if it could have."""
+    query = not match.query or query_is_clear(match.query)
+    headers = all(value.isascii() or _is_text(value) for _, value in asked.headers)
+    if query:
+        return () if headers else ("headers",)
+    return ("query",) if headers else ("query", "headers")
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _shadow(ruling: Ruling) -> record.ShadowPart:

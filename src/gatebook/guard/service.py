@@ -41,7 +41,18 @@ Reply = Callable[[bytes], None]
 class Case:
     """One request on its way, judged by `rules` to its end, whatever is reloaded meanwhile. Answered once."""
 
-    __slots__ = ("_reply", "asked", "credential", "facts", "match", "rules", "signals", "verdict", "who")
+    __slots__ = (
+        "_reply",
+        "asked",
+        "credential",
+        "facts",
+        "judged_us",
+        "match",
+        "rules",
+        "signals",
+        "verdict",
+        "who",
+    )
 
     match: Match | Miss
     facts: Facts
@@ -53,6 +64,7 @@ class Case:
         self.who: Identity | Refusal | None = None
         self.verdict: Verdict | None = None
         self.signals: tuple[str, ...] = ()
+        self.judged_us: int | None = None  # the moment that rules were asked about
         self._reply: Reply | None = reply
 
     def refuse(self, reason: str) -> None:
@@ -180,7 +192,9 @@ class Service:
     def _judge(self, case: Case) -> None:
         assert isinstance(case.match, Match)  # noqa: S101 - a miss has been refused
         who = case.who if isinstance(case.who, Identity) else None
-        case.verdict = case.rules.judge(case.asked, case.match, case.facts, who, time.time(), time.monotonic())
+        case.judged_us = time.time_ns() // 1000
+        now = case.judged_us / 1_000_000
+        case.verdict = case.rules.judge(case.asked, case.match, case.facts, who, now, time.monotonic())
         if case.verdict.allowed and case.match.route.one_time:
             return self._later(case, self._use_up(case))
         return self._record(case)
@@ -272,7 +286,7 @@ class Service:
             case.credential,
             case.verdict,
             pseudonyms,
-            time.time_ns() // 1000,
+            case.judged_us or time.time_ns() // 1000,
             bare,
             case.signals,
         )

@@ -9,11 +9,23 @@ from __future__ import annotations
 
 from gatebook.config.model import Configuration
 from gatebook.policy import review, route, unreachable
-from gatebook.policy.condition import Facts, joined
+from gatebook.policy.condition import Facts, joined, query_is_clear
 from gatebook.policy.route import Finding, Match, Miss, Routes
 from gatebook.policy.rule import Policy, Ruling
 
-__all__ = ["Facts", "Finding", "Match", "Miss", "Policy", "Routes", "Ruling", "joined", "problems", "warnings"]
+__all__ = [
+    "Facts",
+    "Finding",
+    "Match",
+    "Miss",
+    "Policy",
+    "Routes",
+    "Ruling",
+    "joined",
+    "problems",
+    "query_is_clear",
+    "warnings",
+]
 
 
 def problems(configuration: Configuration) -> list[Finding]:

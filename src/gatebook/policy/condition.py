@@ -185,6 +185,25 @@ def joined(headers: list[tuple[str, str]]) -> dict[str, str]:
     return result
 
 
+def query_is_clear(query: str) -> bool:
+    """Whether conditions can read it as texts by name."""
+    if query.isascii() and "%" not in query and query.count("&") < MAX_QUERY_PAIRS:
+        return True
+    found = _query(query)
+    return found is not None and _are_texts(found)
+
+
+def _are_texts(values: Mapping[str, str]) -> bool:
+    """Whether CEL takes them: bytes that were no UTF-8 are no text."""
+    try:
+        for name, value in values.items():
+            name.encode()
+            value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _query(query: str) -> dict[str, str] | None:
     """A query as a map, names sent twice joined; None when it cannot be read as one without doubt."""
     if not query:

@@ -8,6 +8,7 @@ ruling, for the live request, for `explain` and for a replay. `policy.review` sa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -100,6 +101,30 @@ class Chain(NamedTuple):
                 return clause.says
             failed = failed or holds is None
         return _CONDITION_ERROR if failed else self.otherwise
+
+    def possible(self, outcomes: Callable[[Clause], Collection[bool | None]]) -> frozenset[Ruling]:
+        """Every ruling that `decide` may come to, when each clause may come to any of its outcomes."""
+        found: set[Ruling] = set()
+        for clause in self.deny:
+            holds = outcomes(clause)
+            if True in holds:
+                found.add(clause.says)
+            if None in holds:
+                found.add(clause.fails)
+            if False not in holds:
+                return frozenset(found)
+        clean, failed = True, False  # whether no condition, or one, may have failed so far
+        for clause in self.allow:
+            holds = outcomes(clause)
+            if True in holds:
+                found.add(clause.says)
+            failed = (failed and False in holds) or (None in holds)
+            clean = clean and False in holds
+            if not (clean or failed):
+                return frozenset(found)
+        return frozenset(
+            found | ({_CONDITION_ERROR} if failed else set()) | ({self.otherwise} if clean else set())
+        )
 
 
 def _chain(route: Route, deny: tuple[Clause, ...], allow: tuple[Clause, ...]) -> Chain:
