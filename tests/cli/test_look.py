@@ -142,8 +142,7 @@ def test_follow_shows_what_comes_and_an_open_one_when_it_ends(
     for number in (1, 2, 4):
         assert json.loads(process.stdout.readline())["id"] == request_id(number)
     assert json.loads(process.stdout.readline())["open"] is True  # number 3, whose decision is old
-    index = logged.add(decision(8))
-    logged.add(outcome(8, index))
+    logged.add(decision(8), outcome(8, None))  # at once: an old decision alone would be shown as open
     found = json.loads(process.stdout.readline())
     assert (found["id"], found["response"]["status"]) == (request_id(8), 200)
 
