@@ -52,7 +52,7 @@ def test_value_stays_in_its_field_and_can_be_read_back(text: str) -> None:
 def test_names_of_a_caller_make_no_further_field(subject: str, roles: list[str]) -> None:
     first, fields = read(
         finish(
-            allow(reason="rule", upstream="orders", strip=True, who=(subject, roles, "partners"), taken=None),
+            allow(reason="rule", upstream="orders", strip="1", who=(subject, roles, "partners"), taken=None),
             (ORIGIN, 4711),
         )
     )
@@ -69,25 +69,23 @@ def test_names_of_a_caller_make_no_further_field(subject: str, roles: list[str])
 
 
 def test_role_with_a_comma_is_not_two_roles() -> None:
-    head = allow(
-        reason="rule", upstream="orders", strip=False, who=("ann", ["reader,admin"], "partners"), taken=None
-    )
+    head = allow(reason="rule", upstream="orders", strip="", who=("ann", ["reader,admin"], "partners"), taken=None)
     assert read(finish(head))[1]["Gatebook-Roles"] == "reader%2Cadmin"
 
 
 def test_letters_that_no_text_can_have_are_refused_before_they_are_sent() -> None:
     with pytest.raises(ValueError, match="surrogates"):
-        allow(reason="rule", upstream="orders", strip=False, who=("\ud800", (), "partners"), taken=None)
+        allow(reason="rule", upstream="orders", strip="", who=("\ud800", (), "partners"), taken=None)
 
 
 # -- what each answer says ---------------------------------------------------------------------------------
 def test_public_answer_names_nobody() -> None:
-    _, fields = read(finish(allow(reason="public", upstream="orders", strip=False, who=None, taken=None)))
+    _, fields = read(finish(allow(reason="public", upstream="orders", strip="", who=None, taken=None)))
     assert fields == {"Gatebook-Reason": "public", "Gatebook-Upstream": "orders"}
 
 
 def test_receipt_names_ledger_and_index() -> None:
-    head = allow(reason="public", upstream="orders", strip=False, who=None, taken=None)
+    head = allow(reason="public", upstream="orders", strip="", who=None, taken=None)
     _, fields = read(finish(head, ("acme/node-1", 0)))
     assert (fields["Gatebook-Receipt"], fields["Gatebook-Decision"]) == ("acme/node-1/0", "0")
 
@@ -122,7 +120,7 @@ def test_denials_of_credentials_look_alike() -> None:
 
 
 def test_limits_are_told_on_both_answers() -> None:
-    _, fields = read(finish(allow(reason="rule", upstream="orders", strip=False, who=None, taken=TAKEN)))
+    _, fields = read(finish(allow(reason="rule", upstream="orders", strip="", who=None, taken=TAKEN)))
     assert fields["Gatebook-Ratelimit"] == '"few";r=3;t=7'
     assert fields["Gatebook-Ratelimit-Policy"] == '"few";q=9;w=60'
     assert "Gatebook-Retry-After" not in fields
@@ -143,7 +141,7 @@ def test_methods_are_listed() -> None:
 # -- what fits -----------------------------------------------------------------------------------------------
 def test_largest_answer_fits_into_the_gateways_buffer_with_its_receipt() -> None:
     def named(length: int) -> bytes:
-        return allow(reason="rule", upstream="orders", strip=True, who=("a" * length, (), "p"), taken=TAKEN)
+        return allow(reason="rule", upstream="orders", strip="1", who=("a" * length, (), "p"), taken=TAKEN)
 
     room = answer.MAX_HEAD_BYTES - len(named(0))
     assert len(finish(named(room), (ORIGIN, 2**63))) < GATEWAYS_BUFFER

@@ -20,7 +20,7 @@ from gatebook.guard.asked import Asked
 from gatebook.guard.protocol import GuardProtocol
 from gatebook.wire import TO_GUARD
 
-ALLOWED = answer.finish(answer.allow(reason="rule", upstream="orders", strip=False, who=None, taken=None))
+ALLOWED = answer.finish(answer.allow(reason="rule", upstream="orders", strip="", who=None, taken=None))
 
 
 class Desk:

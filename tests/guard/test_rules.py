@@ -90,34 +90,6 @@ def test_limits_are_handed_on_to_the_next_configuration() -> None:
     assert judged(Rules(made, KEYS, first)).reason == "limit_exceeded"
 
 
-@pytest.mark.parametrize(
-    ("identity", "accepted", "challenge", "refused"),
-    [
-        ({"p": {"type": "api_key"}}, ["p"], "ApiKey", "ApiKey"),
-        (
-            {"p": {"type": "mtls", "ca": "/x", "subject": "common_name"}},
-            ["p"],
-            "ClientCertificate",
-            "ClientCertificate",
-        ),
-        (
-            {"p": {"type": "oidc", "issuer": "https://op.example", "audience": ["a"]}, "k": {"type": "api_key"}},
-            ["p", "k"],
-            "Bearer",
-            'Bearer realm="acme", error="invalid_token"',
-        ),
-    ],
-)
-def test_challenge_names_what_the_route_takes(
-    identity: dict[str, Any], accepted: list[str], challenge: str, refused: str
-) -> None:
-    made = configured(identity=identity, routes=[route("a", "/a", identity=accepted)])
-    by = Rules(made, KEYS)
-    (only,) = made.routes
-    assert by.challenge(only, refused=False) == f'{challenge} realm="acme"'
-    assert by.challenge(only, refused=True).startswith(refused)
-
-
 # -- records ---------------------------------------------------------------------------------------------------
 def test_record_says_who_what_when_and_on_whose_word() -> None:
     by = rules()

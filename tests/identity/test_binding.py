@@ -9,7 +9,7 @@ from tests.identity.mint import b64
 
 from gatebook.config.model import Binding
 from gatebook.identity.binding import NONE, Terms, confirm
-from gatebook.identity.types import Bound, Identity, Presented, Refusal
+from gatebook.identity.types import Bound, Credential, Identity, Presented, Refusal
 
 OWN, OTHER = b"own certificate", b"another certificate"
 X5T = b64(hashlib.sha256(OWN).digest())
@@ -23,7 +23,7 @@ def identity(bound: Bound | None) -> Identity:
 
 def answer(bound: Bound | None, shown: bytes, policy: Binding) -> str | None:
     presented = Presented([], "GET", "https://api.example/orders/7", shown)
-    found = confirm(identity(bound), presented, Terms(policy))
+    found = confirm(identity(bound), Credential("bearer", b"t", scheme="bearer"), presented, Terms(policy), 0.0)
     assert found is None or found == Refusal(found.reason, "staff")
     return None if found is None else found.reason
 

@@ -76,6 +76,21 @@ def test_what_the_route_does_not_take_is_the_upstream_s() -> None:
     assert found([BEARER], ("partners",)) is None
 
 
+def test_dpop_token_is_found_where_proofs_are_taken() -> None:
+    known = configuration(staff=oidc(dpop="allow"), strict=oidc(dpop="require"), plain=oidc())
+
+    def token(value: bytes, *accept: str) -> Any:
+        return present(Presented([(b"authorization", value)], "GET", "https://x/"), plan(known, accept))
+
+    for accept in (("staff",), ("strict",), ("plain", "staff")):
+        assert token(b"DPoP a.b.c", *accept) == token(b"dpop  a.b.c", *accept)
+        assert token(b"DPoP a.b.c", *accept) == Credential("bearer", b"a.b.c", scheme="dpop")
+        assert token(b"Bearer a.b.c", *accept) == Credential("bearer", b"a.b.c", scheme="bearer")
+        for bad in (b"DPoP", b"DPoP ", b"DPoP a b", b"DPoP a, Bearer b", b"DPoP " + b"a" * 9000):
+            assert token(bad, *accept) == MALFORMED
+    assert token(b"DPoP a.b.c", "plain") is None
+
+
 def test_certificate_is_a_credential_where_one_is_taken_and_nothing_else_was_sent() -> None:
     mtls = MTLSProvider(type="mtls", ca=Path("ca.pem"), subject="common_name")
     known = configuration(staff=oidc(), partners=ApiKeyProvider(type="api_key"), hosts=mtls)

@@ -7,6 +7,7 @@ process ends with the pipe to it, so that it never outlives the tests, whatever 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -38,6 +39,7 @@ class Client:
     after_logout: tuple[str, ...] = ()
     backchannel: str = ""
     people: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> claims
+    bound: bool = False  # its tokens are bound to a TLS certificate
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,22 @@ class Provider:
     clients: Mapping[str, Client]
 
     def get_token(
-        self, client: str, audience: str = "orders-api", scope: str = "orders:read", proof: str | None = None
+        self,
+        client: str,
+        audience: str = "orders-api",
+        scope: str = "orders:read",
+        proof: str | None = None,
+        certificate: bytes | None = None,
     ) -> str:
-        """An access token by client_credentials, bound by `proof` (DPoP); raises on any answer but 200."""
+        """An access token by client_credentials, bound by `proof` (DPoP) or to a certificate (DER).
+
+        Raises on any answer but 200.
+        """
         form = {"grant_type": "client_credentials", "resource": f"urn:{audience}", "scope": scope}
-        answer = self._post("/token", client, form, {} if proof is None else {"DPoP": proof})
+        headers = {} if proof is None else {"DPoP": proof}
+        if certificate is not None:
+            headers["Client-Cert"] = f":{base64.b64encode(certificate).decode()}:"
+        answer = self._post("/token", client, form, headers)
         token = answer.json()["access_token"]
         assert isinstance(token, str)
         return token
@@ -89,6 +102,7 @@ def serve(clients: Mapping[str, Client], ca: Path | None = None) -> Iterator[Pro
             "lifetime": c.lifetime_s,
             "format": c.format,
             "auth": c.auth,
+            "bound": c.bound,
             **({"keys": c.keys} if c.keys else {}),
             **(
                 {

@@ -4,12 +4,13 @@
 // "auth": "client_secret_basic" | "client_secret_post" | "private_key_jwt", "keys": [JWK, ...]}}. Each client may
 // ask for an access token by client_credentials, an RS256 JWT or an opaque one, for any resource `urn:<audience>`;
 // without one the audience is `orders-api`. Each may introspect and revoke tokens, and have them bound to a DPoP
-// key. With "redirects", people log in there instead, at the provider's own pages: "people" is {"<name>": claims},
-// any password will do, and "afterLogout" and "backchannel" are where they, and word of it, go when they log out.
-// The first line on stdout is the issuer. Keys are made at the start and kept nowhere. The process ends with
-// its standard input, so that no test leaves it behind.
+// key; with "bound": true they are bound to a certificate, which is taken from the request's field `Client-Cert`
+// (RFC 9440), as from a proxy with TLS in front. With "redirects", people log in there instead, at the provider's
+// own pages: "people" is {"<name>": claims}, any password will do, and "afterLogout" and "backchannel" are where
+// they, and word of it, go when they log out. The first line on stdout is the issuer. Keys are made at the start
+// and kept nowhere. The process ends with its standard input, so that no test leaves it behind.
 
-import { generateKeyPairSync, randomUUID } from "node:crypto";
+import { X509Certificate, generateKeyPairSync, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import process from "node:process";
@@ -36,6 +37,11 @@ function resourceServer(_ctx, resource, client) {
   };
 }
 
+function presented(ctx) {
+  const field = ctx.get("client-cert");
+  return field ? new X509Certificate(Buffer.from(field.slice(1, -1), "base64")) : undefined;
+}
+
 const server = createServer();
 server.listen(0, "127.0.0.1");
 await once(server, "listening");
@@ -44,11 +50,12 @@ const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
   jwks: { keys: [signingKey()] },
   scopes: SCOPES.split(" "),
-  clients: Object.entries(clients).map(([id, { secret, auth, keys, redirects, afterLogout, backchannel }]) => ({
+  clients: Object.entries(clients).map(([id, { secret, auth, keys, bound, redirects, afterLogout, backchannel }]) => ({
     client_id: id,
     client_secret: keys ? undefined : secret,
     token_endpoint_auth_method: auth ?? "client_secret_basic",
     jwks: keys ? { keys } : undefined,
+    tls_client_certificate_bound_access_tokens: bound ?? false,
     ...(redirects
       ? {
           grant_types: ["authorization_code"],
@@ -64,11 +71,13 @@ const provider = new Provider(issuer, {
   claims: { openid: ["sub", ...new Set(Object.values(people).flatMap(Object.keys))] },
   conformIdTokenClaims: false,
   findAccount: (_ctx, sub) => people[sub] && { accountId: sub, claims: () => ({ sub, ...people[sub] }) },
+  enabledJWA: { dPoPSigningAlgValues: ["ES256", "EdDSA", "PS256", "RS256"] },
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: Object.keys(people).length > 0 },
     backchannelLogout: { enabled: true },
     dPoP: { enabled: true },
+    mTLS: { enabled: true, certificateBoundAccessTokens: true, getCertificate: presented },
     introspection: { enabled: true },
     revocation: { enabled: true },
     resourceIndicators: {

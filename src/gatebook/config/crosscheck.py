@@ -185,19 +185,40 @@ def _portal(source: Source, data: Any) -> Iterator[Problem]:
 
 
 def _bindings(source: Source, data: Any) -> Iterator[Problem]:
-    """What client certificates need elsewhere in the file."""
+    """What proofs and client certificates need elsewhere in the file, and what contradicts them."""
     listeners = [_mapping(listener) for listener in _list(_mapping(data).get("listen"))]
+    gateway, portal = (_mapping(_mapping(data).get(name)) for name in ("gateway", "portal"))
+    origins = gateway.get("origins") or portal.get("url")
+    forwarding = set()
     for name, provider in _mapping(_mapping(data).get("identity")).items():
         said = _mapping(provider)
-        asking = {
-            "type": said.get("type") == "mtls",
-            "certificate_bound": said.get("certificate_bound", "off") != "off",
-        }
-        for key, asks in asking.items():
+
+        def problem(key: str, message: str, expected: str, name: str = name) -> Problem:
+            location = ("identity", name, key)
+            return source.problem(source.value_at(location), dotted(location), message, expected)
+
+        takes_proofs = said.get("dpop", "off") != "off"
+        for key in ("type", "certificate_bound"):
+            asks = said.get(key) == "mtls" if key == "type" else said.get(key, "off") != "off"
             if asks and not any("tls" in listener for listener in listeners):
-                location = ("identity", name, key)
-                message = "client certificates without TLS"
-                yield source.problem(source.value_at(location), dotted(location), message, "a listener with tls")
+                yield problem(key, "client certificates without TLS", "a listener with tls")
+        if takes_proofs and not origins:
+            yield problem("dpop", "proofs are for a URL", "gateway.origins, such as [https://api.example.com]")
+        for key in ("dpop_nonce", "forward_proof"):
+            if said.get(key) is True and not takes_proofs:
+                yield problem(key, "there are no proofs", "dpop: allow, or require")
+        if said.get("dpop_nonce") is True and said.get("forward_proof") is True:
+            expected = "one of the two: a proof holds one nonce, so who checks last has to be who asks for it"
+            yield problem("dpop_nonce", "a nonce of ours in a proof for the upstream", expected)
+        if said.get("forward_proof") is True:
+            forwarding.add(name)
+    for where, route in _routes(data):
+        strips = route.get("strip_credential") is True
+        for number, name in enumerate(_list(route.get("identity"))):
+            if strips and isinstance(name, str) and name in forwarding:
+                location = (*where, "identity", number)
+                message = f"{shown(name)} forwards proofs, and this route strips credentials"
+                yield source.problem(source.value_at(location), dotted(location), message, "one or the other")
 
 
 def _one_time(source: Source, data: Any) -> Iterator[Problem]:

@@ -112,6 +112,20 @@ OWN_CLAIMS: Final = frozenset(
 )
 
 Binding = Literal["off", "allow", "require"]
+Dpop = Annotated[
+    Binding,
+    Field(
+        description="tokens bound to a key of the client's, with a proof for each request (RFC 9449): "
+        "off refuses them, require refuses all others; needs gateway.origins"
+    ),
+]
+DpopNonce = Annotated[
+    bool, Field(description="each proof has to hold a nonce of ours, so that none can be made beforehand")
+]
+ForwardProof = Annotated[
+    bool,
+    Field(description="DPoP token and proof go on to an upstream that checks them too; else the proof ends here"),
+]
 CertificateBound = Annotated[
     Binding,
     Field(
@@ -135,6 +149,9 @@ class TokenProvider(Model):
     groups_claim: str = Field(default="groups", description="the claim that holds the caller's groups")
     scope_claim: str = Field(default="scope", description="the claim that holds the caller's scopes")
     client_claim: str = Field(default="client_id", description="the claim that names the client application")
+    dpop: Dpop = "off"
+    dpop_nonce: DpopNonce = False
+    forward_proof: ForwardProof = False
     certificate_bound: CertificateBound = "off"
 
 
@@ -455,6 +472,11 @@ class Gateway(Model):
     max_header: Size = Field(default=32 << 10, ge=4096, description="the largest request head")
     header_timeout: Duration = Field(default=10.0, description="for a client to send its request's head")
     body_timeout: Duration = Field(default=30.0, description="between two reads of a request's body")
+    origins: list[Url] = Field(
+        default=[],
+        description="URLs that clients reach the gateway by, such as https://api.example.com, besides portal.url; "
+        "a DPoP proof must be for one of them",
+    )
     trusted_proxies: list[Network] = Field(default=[], description="addresses whose X-Forwarded-For counts")
     flood: Flood = Field(default=Flood(), description="bounds per client address")
 

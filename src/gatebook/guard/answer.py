@@ -29,14 +29,17 @@ def allow(
     *,
     reason: str,
     upstream: str,
-    strip: bool,
+    strip: str,
     who: tuple[str, Sequence[str], str] | None,
     taken: Taken | None,
+    nonce: str = "",
 ) -> bytes:
-    """`who`: subject, roles, provider. Raises ValueError when all that does not fit into a head."""
+    """`who`: subject, roles, provider. `strip`: see wire.FROM_GUARD. Raises ValueError where it is too much."""
     lines = ["HTTP/1.1 204 No Content", f"Gatebook-Reason: {reason}", f"Gatebook-Upstream: {upstream}"]
     if strip:
-        lines.append("Gatebook-Strip: 1")
+        lines.append(f"Gatebook-Strip: {strip}")
+    if nonce:
+        lines.append(f"Gatebook-Dpop-Nonce: {nonce}")
     if who is not None:
         subject, roles, provider = who
         lines.append(f"Gatebook-Subject: {plain(subject)}")
@@ -55,6 +58,7 @@ def deny(
     authenticate: str = "",
     location: str = "",
     taken: Taken | None = None,
+    nonce: str = "",
 ) -> bytes:
     """What REASONS says of `reason`, and nothing about the policy."""
     status, _, title = REASONS[reason]
@@ -72,6 +76,8 @@ def deny(
         lines.append(f"Gatebook-Authenticate: {authenticate}")
     if location:
         lines.append(f"Gatebook-Location: {location}")
+    if nonce:
+        lines.append(f"Gatebook-Dpop-Nonce: {nonce}")
     if status == 503:
         lines.append("Gatebook-Retry-After: 1")
     _limits(lines, taken)

@@ -17,6 +17,7 @@ from gatebook import record
 from gatebook.config.model import Configuration, Route
 from gatebook.config.value import is_local_path
 from gatebook.guard.asked import Asked, Fields, certificate_sha256, trace_id
+from gatebook.guard.challenge import Challenges
 from gatebook.identity import session
 from gatebook.identity.keyed import Keys, signed_sha256
 from gatebook.identity.session import is_navigation
@@ -70,7 +71,7 @@ class Rules:
         self._limiter: Limiter = Limiter(configuration, previous._limiter if previous else None)
         self._redactor = Redactor(configuration)
         self._methods = {name: provider.type for name, provider in configuration.identity.items()}
-        self._challenges = {route.name: _challenge(configuration, route) for route in configuration.routes}
+        self.challenges = Challenges(configuration)
         self._logins = {route.name: _login(configuration, route) for route in configuration.routes}
 
     def retire(self) -> None:
@@ -131,11 +132,6 @@ class Rules:
         if isinstance(match, Match) and elder._policy.authorise(match, identity, facts, now).allowed:
             return match.route
         return None
-
-    def challenge(self, route: Route, refused: bool) -> str:
-        """The WWW-Authenticate field of a 401 (RFC 9110, RFC 6750)."""
-        bearer = self._challenges[route.name]
-        return f'{bearer}, error="invalid_token"' if refused and bearer.startswith("Bearer") else bearer
 
     def login(self, route: Route, asked: Asked) -> str:
         """Where a person who waits for a page of this route can log in, and come back; empty for anybody else."""
@@ -252,13 +248,3 @@ def _login(configuration: Configuration, route: Route) -> str:
     """The login page for the first of the route's providers that has one."""
     names = [] if route.identity == "none" else [name for name in route.identity if name in configuration.logins]
     return f"{configuration.portal.url}/.gatebook/login?provider={names[0]}" if names else ""
-
-
-def _challenge(configuration: Configuration, route: Route) -> str:
-    names = [] if route.identity == "none" else route.identity
-    types = {configuration.identity[name].type for name in names}
-    if types <= {"api_key", "mtls"}:
-        scheme = "ApiKey" if "api_key" in types else "ClientCertificate"
-    else:
-        scheme = "Bearer"
-    return f'{scheme} realm="{configuration.name}"'

@@ -26,7 +26,7 @@ from gatebook.guard.rules import NO_NAMES, Rules, Verdict
 from gatebook.guard.signals import Signals
 from gatebook.identity import Identifier
 from gatebook.identity.once import Use, of_token
-from gatebook.identity.types import Credential, Identity, Presented, Refusal
+from gatebook.identity.types import Credential, Identity, Presented, Proved, Refusal
 from gatebook.policy import Facts, Match, Miss
 from gatebook.redact import Names
 
@@ -75,6 +75,10 @@ class Case:
         reply, self._reply = self._reply, None
         if reply is not None:
             reply(data)
+
+    @property
+    def answered(self) -> bool:
+        return self._reply is None
 
     def give_up(self, reason: str) -> None:
         """Without a receipt. `reason` is one of ours, a 503."""
@@ -178,6 +182,20 @@ class Service:
     def _confirm(self, case: Case, credential: Credential, shown: Presented) -> None:
         if isinstance(case.who, Identity):
             case.who = self._identifier.confirm(case.who, credential, shown, time.time()) or case.who
+        if credential.proof is not None and isinstance(case.who, Identity):
+            return self._later(case, self._prove(case, case.who, credential.proof))
+        return self._confirmed(case)
+
+    async def _prove(self, case: Case, who: Identity, proof: Proved) -> None:
+        """A proof is used up before anything is decided by it: a replay takes nothing of its owner's limits."""
+        again = Refusal("proof_replayed", who.provider)
+        refusal = await self._use(case, Use(proof.once, proof.until_us, again))
+        if case.answered:
+            return
+        case.who = refusal or who
+        self._confirmed(case)
+
+    def _confirmed(self, case: Case) -> None:
         if isinstance(case.who, Identity):
             asked = case.asked
             case.signals = self._signals.notice(case.who, asked.address, asked.tls, asked.ciphers)
@@ -203,15 +221,20 @@ class Service:
         """Only what is allowed uses anything up. Whoever fails from here on has used it all the same."""
         assert case.verdict is not None  # noqa: S101 - it has been judged
         use = of_token(case.who) if isinstance(case.who, Identity) else Refusal("token_id_missing")
+        refusal = await self._use(case, use) if isinstance(use, Use) else use
+        if case.answered:
+            return
+        if refusal is not None:
+            case.verdict = Verdict(False, refusal.reason, case.verdict.rule, case.verdict.taken)
+        self._record(case)
+
+    async def _use(self, case: Case, use: Use) -> Refusal | None:
+        """None for the first use; without an answer of the recorder's the case is answered."""
         try:
-            if isinstance(use, Use) and not await self._recorder.first_use(use.key, use.until_us):
-                use = use.again
+            return None if await self._recorder.first_use(use.key, use.until_us) else use.again
         except RecorderUnavailable:
             case.give_up("recorder_unavailable")
-            return
-        if isinstance(use, Refusal):
-            case.verdict = Verdict(False, use.reason, case.verdict.rule, case.verdict.taken)
-        self._record(case)
+            return None
 
     # -- the record -------------------------------------------------------------------------------------
     def _record(self, case: Case) -> None:
@@ -294,13 +317,15 @@ class Service:
 
     def _head(self, case: Case) -> bytes:
         """The answer, but for its receipt. Raises ValueError, but not for a refusal of ours."""
-        verdict, match, who = case.verdict, case.match, case.who
+        verdict, match, who, shown = case.verdict, case.match, case.who, case.credential
         assert verdict is not None  # noqa: S101 - whoever comes here has judged
+        nonce = shown.nonce if shown is not None else ""
         if verdict.allowed and verdict.upstream is not None:
             return answer.allow(
                 reason=verdict.reason,
                 upstream=verdict.upstream,
-                strip=verdict.strip,
+                strip="1" if verdict.strip else _used_up(shown),
+                nonce=nonce,
                 who=(who.subject, who.roles, who.provider) if isinstance(who, Identity) else None,
                 taken=verdict.taken,
             )
@@ -313,7 +338,8 @@ class Service:
             else "",
             authenticate=""
             if isinstance(match, Miss)
-            else case.rules.challenge(match.route, refused=case.credential is not None),
+            else case.rules.challenges.of(match.route, shown, verdict.reason),
+            nonce=nonce,
             taken=verdict.taken,
         )
 
@@ -346,3 +372,8 @@ class Service:
             raise
         except Exception:
             self._failed(case)
+
+
+def _used_up(shown: Credential | None) -> str:
+    """What does not go on to the upstream, of its own: a proof ends here, and a bound token is of no use alone."""
+    return "proof" if shown is not None and shown.proof is not None and not shown.proof.forward else ""

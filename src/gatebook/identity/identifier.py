@@ -37,6 +37,7 @@ from gatebook.identity.keyed import read_keys
 from gatebook.identity.last_use import LastUse
 from gatebook.identity.method import Method, Source
 from gatebook.identity.mtls import MTLSMethod, read_authorities
+from gatebook.identity.nonce import Nonces
 from gatebook.identity.oidc import OIDCMethod
 from gatebook.identity.own import OwnKeys, as_oidc
 from gatebook.identity.present import Plan, plan, present
@@ -58,13 +59,20 @@ class _Deployment:
     """All that follows from one configuration."""
 
     def __init__(
-        self, configuration: Configuration, methods: dict[str, Method], sessions: dict[str, Method]
+        self,
+        configuration: Configuration,
+        methods: dict[str, Method],
+        sessions: dict[str, Method],
+        nonces: Nonces,
     ) -> None:
         self._configuration = configuration
         self.methods = methods
         self.sessions = sessions
         self.url = configuration.portal.url or ""
-        self.terms = {name: binding.terms(provider) for name, provider in configuration.identity.items()}
+        self.terms = {
+            name: binding.terms(configuration, provider, nonces)
+            for name, provider in configuration.identity.items()
+        }
         self._accepted: dict[tuple[str, ...], _Accepted] = {}  # as many as the routes have lists of providers
 
     def accepted(self, accept: tuple[str, ...]) -> _Accepted:
@@ -100,6 +108,7 @@ class Identifier:
         self._revoked = kept.Watch(
             paths.revocations, revocation_file.KIND, lambda document: Revoked(document.revocations, keys)
         )
+        self._nonces = Nonces(keys.fingerprints)
         self._sources: dict[str, Source] = {}
         self._sources, self._in_force = self._compile(configuration)
         self._ending: set[asyncio.Task[None]] = set()  # sources of an earlier configuration
@@ -177,7 +186,7 @@ class Identifier:
             sources[source] = own
             wanted, kind = session.as_oidc(configuration, name, provider), session.Kind(provider)
             sessions[name] = OIDCMethod(name, wanted, own, self._clock, session.METHOD, session.METHOD, kind)
-        return sources, _Deployment(configuration, methods, sessions)
+        return sources, _Deployment(configuration, methods, sessions, self._nonces)
 
     def _kept(self, name: str, provider: Provider, kind: type[AnySource]) -> AnySource | None:
         source = self._sources.get(name)
@@ -234,7 +243,10 @@ class Identifier:
         presented: Presented,
         now: float,
     ) -> Refusal | None:
-        """Whether this request may use that identity: asked for every one, and never remembered."""
+        """Whether this request may use that identity: asked for every one, and never remembered.
+
+        What was proved beside the credential stands in it then: a proof is good for one use.
+        """
         revoked = self._revoked.value
         if revoked is None:
             # What may be revoked is not known, so everything may be.
@@ -244,7 +256,7 @@ class Identifier:
         if credential.method == session.METHOD and session.is_cross_site(presented, self._in_force.url):
             return Refusal("cross_site", identity.provider)
         terms = self._in_force.terms.get(identity.provider, binding.NONE)
-        return binding.confirm(identity, presented, terms)
+        return binding.confirm(identity, credential, presented, terms, now)
 
 
 def _issuers(configuration: Configuration) -> frozenset[str]:

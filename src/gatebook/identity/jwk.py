@@ -91,6 +91,14 @@ def parse_jwks(data: bytes) -> Keys:
     return Keys(keys, ignored)
 
 
+def parse_public(jwk: object) -> Key:
+    """One public key. Raises ValueError for whatever `parse_jwks` passes over."""
+    try:
+        return _key(jwk)
+    except (JoseError, TypeError):
+        raise ValueError("broken") from None
+
+
 def algorithms_of(jwk: Mapping[str, Any]) -> frozenset[str]:
     """By which this public key may sign, whatever it says itself; none if it is no key that `parse_jwks` takes."""
     plain = {name: jwk[name] for name in ("kty", "crv", "n", "e", "x", "y") if name in jwk}

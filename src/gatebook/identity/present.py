@@ -13,14 +13,14 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from gatebook.config.model import ApiKeyProvider, Configuration, MTLSProvider
+from gatebook.config.model import ApiKeyProvider, Configuration, MTLSProvider, TokenProvider
 from gatebook.identity.jws import MAX_TOKEN_BYTES
 from gatebook.identity.session import find
 from gatebook.identity.types import Credential, Presented, Refusal
 
 AUTHORIZATION = b"authorization"
 
-_BEARER = re.compile(rb"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+_TOKEN = re.compile(rb"(bearer|dpop) +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 _LONGEST = MAX_TOKEN_BYTES + 64
 
 
@@ -31,10 +31,11 @@ class Plan(NamedTuple):
     key_headers: dict[bytes, str]
     certificate: bool = False
     session: bool = False
+    proofs: bool = False  # whether tokens may come with the scheme DPoP
 
 
 def plan(configuration: Configuration, accept: Iterable[str]) -> Plan:
-    bearer = certificate = session = False
+    bearer = certificate = session = proofs = False
     key_headers: dict[bytes, str] = {}
     for name in accept:
         provider = configuration.identity.get(name)
@@ -45,11 +46,12 @@ def plan(configuration: Configuration, accept: Iterable[str]) -> Plan:
         elif provider is not None:
             bearer = True
             session = session or name in configuration.logins
-    return Plan(bearer, key_headers, certificate, session)
+            proofs = proofs or (isinstance(provider, TokenProvider) and provider.dpop != "off")
+    return Plan(bearer, key_headers, certificate, session, proofs)
 
 
 def present(presented: Presented, wanted: Plan) -> Credential | Refusal | None:
-    bearer, key_headers, certificate, takes_session = wanted
+    bearer, key_headers, certificate, takes_session, proofs = wanted
     authorization = key = provider = None
     for name, value in presented.headers:
         if name == AUTHORIZATION:
@@ -74,7 +76,7 @@ def present(presented: Presented, wanted: Plan) -> Credential | Refusal | None:
         if authorization is not None:
             return Refusal("credential_ambiguous")
         return Credential("api_key", key, provider)
-    found = None if authorization is None else _token(authorization)
+    found = None if authorization is None else _token(authorization, proofs)
     if found is None and certificate and presented.certificate:
         # Beside a token or a key it is no second credential: it belongs to the connection, and shows itself with
         # each request, whatever that one is to be. A token may be bound to it.
@@ -82,11 +84,10 @@ def present(presented: Presented, wanted: Plan) -> Credential | Refusal | None:
     return found
 
 
-def _token(authorization: bytes) -> Credential | Refusal | None:
-    if len(authorization) <= _LONGEST:
-        found = _BEARER.fullmatch(authorization)
-        if found is not None:
-            return Credential("bearer", found[1], scheme="bearer")
-    scheme = authorization[:7].lower()
-    # Another scheme presents nothing that a provider of this route takes: the answer is a challenge.
-    return Refusal("token_malformed") if scheme.rstrip() == b"bearer" else None
+def _token(authorization: bytes, proofs: bool) -> Credential | Refusal | None:
+    found = _TOKEN.fullmatch(authorization) if len(authorization) <= _LONGEST else None
+    scheme = (found[1] if found is not None else authorization.split(b" ", 1)[0]).lower()
+    if scheme not in ((b"bearer", b"dpop") if proofs else (b"bearer",)):
+        # Another scheme presents nothing that a provider of this route takes: the answer is a challenge.
+        return None
+    return Refusal("token_malformed") if found is None else Credential("bearer", found[2], scheme=scheme.decode())

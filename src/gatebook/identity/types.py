@@ -23,6 +23,14 @@ class Presented(NamedTuple):
     certificate: bytes = b""  # DER, of this TLS connection; b"" for none
 
 
+class Proved(NamedTuple):
+    """A DPoP proof that holds (RFC 9449). `once`: the key of its one use, possible until then."""
+
+    once: bytes
+    until_us: int
+    forward: bool  # it goes on to the upstream
+
+
 @dataclass(slots=True)
 class Credential:
     """What a client presents. `value` is secret: never logged, never stored."""
@@ -31,6 +39,8 @@ class Credential:
     value: bytes = field(repr=False)
     provider: str | None = None  # for api_key: a provider in whose header it came
     scheme: str = ""  # for tokens, as the client said it: bearer, dpop
+    proof: Proved | None = field(default=None, compare=False)  # once it is confirmed: what was shown beside it
+    nonce: str = field(default="", compare=False)  # for the client's next proof; none: the one that it has will do
     _digest: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def sha256(self) -> bytes:
