@@ -61,7 +61,8 @@ FROM_GUARD: Final[dict[str, str]] = {
     "Gatebook-Receipt": "$gatebook_receipt",  # <origin>/<index>, passed on to the client
     "Gatebook-Reason": "$gatebook_reason",  # key of record.REASONS, for the log line only
     "Gatebook-Status": "$gatebook_status",  # denial: 303, 400, 401, 403, 404, 405, 429 or 503
-    "Gatebook-Problem": "$gatebook_problem",  # denial: body, application/problem+json, one line of ASCII
+    "Gatebook-Problem": "$gatebook_problem",  # denial: body, one line of ASCII
+    "Gatebook-Type": "$gatebook_type",  # denial: its type; absent for application/problem+json
     "Gatebook-Retry-After": "$gatebook_retry_after",
     "Gatebook-Allow": "$gatebook_allow",  # 405: the Allow header
     "Gatebook-Authenticate": "$gatebook_authenticate",  # 401: the WWW-Authenticate header

@@ -68,8 +68,7 @@ def deny(status: int, **headers: str) -> bytes:
     return guard_says(
         401 if status == 401 else 403,
         Gatebook_Status=str(status),
-        Gatebook_Problem=body,
-        **{**known, **headers},
+        **{"Gatebook_Problem": body, **known, **headers},
     )
 
 

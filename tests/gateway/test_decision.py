@@ -63,6 +63,12 @@ def test_person_is_sent_to_the_page_that_the_guard_names(rig: Rig) -> None:
     assert rig.line()["s"] == "303"
 
 
+def test_person_is_told_of_a_denial_by_a_page(rig: Rig) -> None:
+    rig.decide = lambda seen: deny(403, Gatebook_Problem="<h1>No</h1>", Gatebook_Type="text/html")
+    answer = rig.ask("/index.html")
+    assert (answer.status, answer.one("Content-Type"), answer.body) == (403, "text/html", b"<h1>No</h1>")
+
+
 def test_denial_bears_the_headers_that_its_status_wants(rig: Rig) -> None:
     rig.decide = lambda seen: deny(
         429, Gatebook_Retry_After="7", Gatebook_Ratelimit='"a";r=0;t=7', Gatebook_Ratelimit_Policy='"a";q=9;w=60'

@@ -129,7 +129,7 @@ def test_limits_are_told_on_both_answers() -> None:
 
 
 def test_place_to_log_in_is_told() -> None:
-    head = deny(reason="login_required", request_id="0" * 32, location="https://api.example/.gatebook/login?a=b")
+    head = deny(reason="login_required", request_id="0" * 32, login="https://api.example/.gatebook/login?a=b")
     assert read(finish(head))[1]["Gatebook-Location"] == "https://api.example/.gatebook/login?a=b"
 
 

@@ -113,4 +113,5 @@ def test_page_of_another_site_can_make_the_browser_post_nothing(deployment: Depl
 
 def test_person_without_the_right_role_is_told_so(deployment: Deployment, person: Chromium) -> None:
     log_in(person, deployment, "mallory")
-    assert "Forbidden" in person.text
+    assert person.text.startswith("Forbidden")
+    assert person.driver.title == "Forbidden"

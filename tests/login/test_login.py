@@ -141,6 +141,13 @@ def test_logout_ends_the_session_everywhere_and_goes_on_to_the_provider(place: P
     until(lambda: browser.ask("/orders/7", headers=stolen).status_code == 401, "the end of the session")
     answer = browser.ask("/orders/7", headers=stolen)
     assert place.reason(answer) == "credential_revoked"
+    assert answer.headers["Content-Type"] == "text/html"
+    assert (
+        f'<a href="{place.deployment.url}/.gatebook/login?provider=people&amp;return_to=%2Forders%2F7">'
+        in answer.text
+    )
+    fetched = browser.ask("/orders/7", headers={**stolen, "Sec-Fetch-Mode": "cors"})
+    assert (fetched.status_code, fetched.headers["Content-Type"]) == (401, "application/problem+json")
     revoked = [each for each in place.deployment.log("--all") if each.get("action") == "revoke"]
     assert revoked[-1]["actor"] == "portal"
 

@@ -29,7 +29,7 @@ _ASK: Final = "/.gatebook/guard"
 PROBLEM: Final = "/.gatebook/problem"
 _UPSTREAM: Final = "/.gatebook/upstream/"
 _UNFIT: Final = "@unfit"
-_JSON: Final = "application/problem+json"
+JSON: Final = "application/problem+json"
 
 # What nginx may answer by itself: status -> title. 494 to 497 are its own numbers, see _OWN.
 TITLES: Final = {
@@ -231,7 +231,8 @@ def _denied() -> Directive:
         "location",
         "@denied",
         block=[
-            directive("default_type", _JSON),
+            directive("default_type", JSON),
+            directive("more_set_headers", "Content-Type: $gatebook_denied_type"),
             *headers.of_denial(),
             *answers,
             directive("return", 503, _body(503, "Service unavailable")),
@@ -252,7 +253,7 @@ def _problem() -> Directive:
         block=[
             directive("internal"),
             directive("client_max_body_size", 0),  # or a 413 over HTTP/2 would be refused once more
-            directive("default_type", _JSON),
+            directive("default_type", JSON),
             *headers.of_problem(),
             directive("return", 200, _body("$status", "$gatebook_title")),
         ],

@@ -179,6 +179,11 @@ def _maps(configuration: Configuration) -> Block:
             "$gatebook_denied_again",
             {str(status): FROM_GUARD["Gatebook-Retry-After"] for status in DENIAL_STATUSES} | {"default": 1},
         ),
+        _map(
+            FROM_GUARD["Gatebook-Type"],
+            "$gatebook_denied_type",
+            {"": guarded.JSON, "default": FROM_GUARD["Gatebook-Type"]},
+        ),
         # Nothing is upgraded but HTTP/1.1 to WebSocket. An h2c upgrade would be a tunnel past the guard.
         _map(
             "$server_protocol $http_connection",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from html import escape
 from urllib.parse import quote
 
 from gatebook.limits import Taken
@@ -56,32 +57,48 @@ def deny(
     request_id: str,
     allowed_methods: Sequence[str] = (),
     authenticate: str = "",
-    location: str = "",
+    login: str = "",
     taken: Taken | None = None,
     nonce: str = "",
 ) -> bytes:
-    """What REASONS says of `reason`, and nothing about the policy."""
+    """What REASONS says of `reason`, and nothing about the policy.
+
+    `login`: for a person who waits for a page, where to log in; who has no credential yet is sent there at once.
+    """
     status, _, title = REASONS[reason]
     problem = {"type": "about:blank", "title": title, "status": status, "request_id": request_id}
+    body = json.dumps(problem, separators=(",", ":")) if not login else _page(status, title, request_id, login)
     lines = [
         "HTTP/1.1 401 Unauthorized" if status == 401 else "HTTP/1.1 403 Forbidden",
         "Content-Length: 0",
         f"Gatebook-Status: {status}",
         f"Gatebook-Reason: {reason}",
-        f"Gatebook-Problem: {json.dumps(problem, separators=(',', ':'))}",
+        f"Gatebook-Problem: {body}",
     ]
     if allowed_methods:
         lines.append(f"Gatebook-Allow: {', '.join(allowed_methods)}")
     if status == 401 and authenticate:
         lines.append(f"Gatebook-Authenticate: {authenticate}")
-    if location:
-        lines.append(f"Gatebook-Location: {location}")
+    if login:
+        lines.append("Gatebook-Type: text/html")
+    if login and status == 303:
+        lines.append(f"Gatebook-Location: {login}")
     if nonce:
         lines.append(f"Gatebook-Dpop-Nonce: {nonce}")
     if status == 503:
         lines.append("Gatebook-Retry-After: 1")
     _limits(lines, taken)
     return _head(lines)
+
+
+def _page(status: int, title: str, request_id: str, login: str) -> str:
+    """The same for a person: one line of HTML. All of it is ours, but for what is percent-encoded in `login`."""
+    link = f'<p><a href="{escape(login)}">Log in</a></p>' if status == 401 else ""
+    return (
+        f'<!doctype html><html lang="en"><title>{title}</title>'
+        '<body style="font:1rem/1.5 sans-serif;margin:15vh 10vw">'
+        f"<h1>{title}</h1>{link}<p><small>Request {request_id}</small></p></html>"
+    )
 
 
 def finish(head: bytes, receipt: tuple[str, int] | None = None) -> bytes:

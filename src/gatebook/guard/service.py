@@ -333,9 +333,7 @@ class Service:
             reason=verdict.reason,
             request_id=case.asked.id,
             allowed_methods=match.allow if isinstance(match, Miss) else (),
-            location=case.rules.login(match.route, case.asked)
-            if isinstance(match, Match) and verdict.reason == "login_required"
-            else "",
+            login=case.rules.login(match.route, case.asked) if isinstance(match, Match) else "",
             authenticate=""
             if isinstance(match, Miss)
             else case.rules.challenges.of(match.route, shown, verdict.reason),
