@@ -30,10 +30,16 @@ from tests.guard.place import Place, Process, route
 from tests.guard.twin import Twin, until
 
 from gatebook import wire
-from gatebook.wire import TO_GUARD
+from gatebook.wire import TO_GUARD, UPSTREAMS_FIELD, upstreams_mark
 
 TICKS = os.sysconf("SC_CLK_TCK")
 CALLERS = 32
+# What a client on OpenSSL's defaults offers, in nginx's spelling.
+CIPHERS = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:" + ":".join(
+    f"ECDHE-{key}-{cipher}"
+    for cipher in ("AES256-GCM-SHA384", "CHACHA20-POLY1305", "AES128-GCM-SHA256", "AES256-SHA384", "AES128-SHA256")
+    for key in ("ECDSA", "RSA")
+)
 REQUESTS = 4096  # prepared, and sent over and over
 COLD_REQUESTS = 3000  # of a round, each with a credential of its own
 
@@ -142,7 +148,8 @@ def _request(chosen: random.Random, credential: bytes, number: int) -> bytes:
         "X-Tenant": "acme",
         "traceparent": f"00-{chosen.getrandbits(128):032x}-{chosen.getrandbits(64):016x}-01",
     }
-    fields = {"Host": "guard", **forwarded, **told, **client}
+    upstreams = {UPSTREAMS_FIELD: upstreams_mark(["orders"])}
+    fields = {"Host": "guard", **forwarded, **told, **upstreams, **client}
     lines = [f"{name}: {value}" for name, value in fields.items() if value]
     return "\r\n".join(["GET /decide HTTP/1.1", *lines]).encode() + b"\r\n" + credential + b"\r\n\r\n"
 
