@@ -166,6 +166,19 @@ def test_path_that_is_not_canonical_is_400(running: Deployment, path: str, by: s
         assert record["decision"]["reason"] == "path_not_canonical"
 
 
+def test_control_byte_in_a_header_field_is_400_and_the_clients_doing(running: Deployment) -> None:
+    """nginx passes it on; nobody shall make the guard look broken by it."""
+    with socket.create_connection(("127.0.0.1", running.plain_port), timeout=10) as raw:
+        raw.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Name: a\x01b\r\nConnection: close\r\n\r\n")
+        said = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert said.startswith(b"HTTP/1.1 400 ")
+    found = re.search(rb"X-Request-ID: ([0-9a-f]{32})", said)
+    assert found is not None
+    record = running.access(found[1].decode())
+    assert (record["error"]["source"], record["error"]["detail"]) == ("client", "request_malformed")
+    assert "decision" not in record
+
+
 def test_throttled_is_429_and_says_until_when(running: Deployment) -> None:
     token = running.reader("carol")
     assert [running.ask("/scarce", token).status_code for _ in range(2)] == [200, 200]
