@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -36,10 +37,12 @@ def restart_delay_s(deaths: int) -> float:
     return 0.0 if deaths <= 1 else min(LAST_DELAY_S, FIRST_DELAY_S * 2.0 ** (deaths - 2))
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Runs in the child before its program does. A parent that is killed cannot end its children itself."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # killed before we asked for the signal
+            os._exit(1)
 
 
 @dataclass
@@ -83,7 +86,7 @@ class Child:
             start_new_session=True,
             umask=0o077,
             env=environment,
-            preexec_fn=_die_with_parent,
+            preexec_fn=functools.partial(_die_with, os.getpid()),
         )
         self.started_at = time.time()
         log.info("started", child=self.role, child_pid=self.process.pid)
@@ -101,14 +104,15 @@ class Child:
         delay_s = restart_delay_s(len(self._deaths))
         log.error("died", child=self.role, child_pid=self.process.pid, end=_end(code), restart_in_s=delay_s)
         self.restarts += 1
-        self._restart = asyncio.get_running_loop().call_later(delay_s, self._start_again)
+        self._restart = asyncio.get_running_loop().call_later(delay_s, self.start_or_retry)
 
-    def _start_again(self) -> None:
+    def start_or_retry(self) -> None:
+        """Start, or try again later: for what others can do without meanwhile."""
         try:
             self.start()
         except OSError as error:
             log.error("cannot be started", child=self.role, error=str(error))
-            self._restart = asyncio.get_running_loop().call_later(LAST_DELAY_S, self._start_again)
+            self._restart = asyncio.get_running_loop().call_later(LAST_DELAY_S, self.start_or_retry)
 
     def signal(self, number: signal.Signals) -> None:
         if self.process is not None and self.running:

@@ -27,13 +27,15 @@ async def serve(path: Path, handler: Handler) -> asyncio.Server:
     """Listen. The caller holds the deployment's lock, so a socket that is there is a dead one's."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, ValueError, TimeoutError):
-            line = await asyncio.wait_for(reader.readline(), TIMEOUT_S)
-            asked = json.loads(line)
-            answer = await handler(str(asked.get("command") if isinstance(asked, dict) else None))
-            writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, ValueError, TimeoutError):
+                line = await asyncio.wait_for(reader.readline(), TIMEOUT_S)
+                asked = json.loads(line)
+                answer = await handler(str(asked.get("command") if isinstance(asked, dict) else None))
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+        finally:
+            writer.close()  # also after an error of ours: who asked must not wait for its time-out
 
     path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, at the start
     old = os.umask(0o177)

@@ -9,6 +9,7 @@ Never half: what is refused is refused before anything has changed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import signal
@@ -51,10 +52,22 @@ class Reload:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._lock = asyncio.Lock()
+        self._stopped = False
+
+    async def stop(self) -> None:
+        """No other one begins; the one that is under way has SWITCH_S to come to its end."""
+        self._stopped = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SWITCH_S), self._lock:
+                pass
 
     async def run(self) -> dict[str, Any]:
         """`{"configuration": …, "changed": …}`, or `{"error": …, "problems": […]}` and nothing has changed."""
         async with self._lock:
+            if self._stopped or not self._supervisor.started:
+                why = "stopping" if self._stopped else "still starting; try again when it is ready"
+                log.error("kept the old configuration", error=f"gatebook is {why}")
+                return {"error": f"gatebook is {why}", "problems": []}
             try:
                 changed = await self._run()
             except ConfigError as error:
@@ -114,18 +127,18 @@ class Reload:
         try:
             reply = await asyncio.to_thread(ask, paths, wire.Apply(new.digest(), record.encode(admin)))
             if not isinstance(reply, wire.Appended):
-                raise RecorderUnavailable(f"the recorder refused the new configuration: {reply}")
+                raise RecorderUnavailable(f"the recorder refused it: {getattr(reply, 'why', reply)}")
         except (OSError, GatebookError):
             effective.write(old, paths.effective)
             raise
 
     async def _switch_gateway(self) -> None:
-        """New workers read the new files; the old ones finish what they have begun."""
+        """New workers read the new files; the old ones finish what they have begun, and accept nothing more."""
         gateway = self._supervisor.gateway
         before = gateway.offspring()
         gateway.signal(signal.SIGHUP)
         deadline = time.monotonic() + SWITCH_S
-        while gateway.running and not gateway.offspring() - before:
+        while gateway.running and not (gateway.offspring() - before and all(map(_retires, before))):
             if time.monotonic() > deadline:
                 log.error("the gateway has not started new workers; see its error log")
                 return
@@ -145,6 +158,15 @@ class Reload:
                 child.signal(signal.SIGKILL)  # it starts anew with the effective configuration
                 return
             await asyncio.sleep(POLL_S)
+
+
+def _retires(worker: int) -> bool:
+    """Whether this worker of nginx has ended, or says that it is about to."""
+    try:
+        words = Path(f"/proc/{worker}/cmdline").read_bytes()
+    except OSError:
+        return True
+    return not words or b"shutting down" in words
 
 
 def _checked(config: Path, old: Configuration) -> Configuration:

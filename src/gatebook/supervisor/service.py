@@ -114,8 +114,8 @@ class Supervisor:
             await asyncio.wait({stopped, starting}, return_when=asyncio.FIRST_COMPLETED)
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
-            if not starting.cancelled() and starting.exception() is not None:
-                await starting
+            if not starting.cancelled():
+                _raise(starting.exception())
             await stopped
         finally:
             await self._end()
@@ -179,7 +179,8 @@ class Supervisor:
         return _is_ready(await self.portal_status())
 
     async def _gateway_accepts(self) -> bool:
-        return self.gateway.running and all(
+        """Its workers come after it has got its ports: until then somebody else may accept there."""
+        return bool(self.gateway.offspring()) and all(
             _accepts(listener.host, listener.port) for listener in self.configuration.listen
         )
 
@@ -204,7 +205,7 @@ class Supervisor:
     async def start_portal(self, portal: Child, patience_s: float) -> None:
         """Waits for it, but not for ever: without it its own pages are 503, and nothing else."""
         self.portal = portal
-        portal.start()
+        portal.start_or_retry()
         deadline = time.monotonic() + patience_s
         while not await self.portal_ready():
             if time.monotonic() > deadline:
@@ -232,10 +233,18 @@ class Supervisor:
     # -- end --------------------------------------------------------------------------------------------
     async def _end(self) -> None:
         log.info("stopping: no new connections, what is under way is finished")
+        await self._reload.stop()
         await self.gateway.stop(DRAIN_S)
         await asyncio.gather(self.stop_portal(), *(guard.stop(GUARD_DRAIN_S) for guard in self.guards))
         await self.recorder.stop(RECORDER_DRAIN_S)
         log.info("stopped")
+
+
+def _raise(error: BaseException | None) -> None:
+    if isinstance(error, OSError):
+        raise EnvironmentFault(f"a process cannot be started: {error}") from error
+    if error is not None:
+        raise error
 
 
 async def _status(path: Path) -> dict[str, Any] | None:
