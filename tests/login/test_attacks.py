@@ -418,6 +418,17 @@ def test_session_of_one_provider_opens_no_route_of_another(place: Place, browser
     refused(place, answer, 401, "token_issuer")
 
 
+def test_flood_of_logins_by_one_person_is_stopped_and_hinders_nobody_else(place: Place) -> None:
+    answers = []
+    for _ in range(101):
+        answers.append(Browser(place.deployment).log_in(place.idp, subject="frank"))
+        if answers[-1].status_code != 303:
+            break
+    refused(place, answers[-1], 429, "attempts_exceeded")
+    assert len(answers) == 101
+    assert Browser(place.deployment).log_in(place.idp, subject="grace").status_code == 303
+
+
 # -- requests of other sites ----------------------------------------------------------------------------
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin, cross-site", "SAME-ORIGIN", ""])
 def test_cross_site_request_that_may_change_something_is_refused(
@@ -524,7 +535,7 @@ def test_session_outlives_the_key_that_signs_but_not_its_withdrawal(stopped_plac
 
     def has_a_new_key() -> bool:
         new.cookies = {}
-        new.log_in(place.idp)
+        new.log_in(place.idp, subject=f"somebody at {time.time()}")
         return new.cookies[SESSION].partition(".")[0] != kid
 
     until(has_a_new_key, "another key")

@@ -232,12 +232,6 @@ class OIDCProvider(TokenProvider):
     )
     login: Login | None = Field(default=None, description="people may log in with a browser")
 
-    @model_validator(mode="after")
-    def _check(self) -> OIDCProvider:
-        if self.login is not None and self.certificate_bound == "require":
-            raise ValueError("login: sessions are bound to no certificate, but certificate_bound is require")
-        return self
-
 
 class IntrospectionProvider(TokenProvider):
     """Tokens that their provider is asked about (RFC 7662): opaque ones, and JWTs where it is to decide."""

@@ -30,11 +30,10 @@ from gatebook.guard.client import RecorderClient
 from gatebook.identity.keyed import Keys, read_keys
 from gatebook.identity.session import SKEW_S
 from gatebook.paths import Paths, check_private
-from gatebook.portal import metadata
+from gatebook.portal import login, metadata
 from gatebook.portal.app import Application, Page, Portal
 from gatebook.portal.call import Scribe
 from gatebook.portal.desk import Desk
-from gatebook.portal.login import Logins
 from gatebook.portal.metadata import Metadata
 from gatebook.portal.signing import Schedule, Signing
 from gatebook.portal.token import TokenService
@@ -97,7 +96,7 @@ def make_portal(
         pages[metadata.TOKEN] = Page("gatebook:token", ("POST",), service.token)
         pages[metadata.REVOKE] = Page("gatebook:revoke", ("POST",), service.revoke)
     if configuration.logins:
-        pages |= Logins(configuration, paths, signing, keys).pages()
+        pages |= login.pages(configuration, paths, signing, keys)
     return Portal(configuration, scribe, pages)
 
 
