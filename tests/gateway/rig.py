@@ -62,6 +62,7 @@ class Rig:
             (folder / f"{name}.pem").write_bytes(data)
         self._numbers = 0
         self._read = self._words = 0
+        self.before_nginx: Callable[[], None] = lambda: None  # called when all but nginx is there
         self.reset()
 
     # -- what a test sets -------------------------------------------------------------------------------
@@ -107,6 +108,7 @@ class Rig:
         self.facts = nginx.find(self.configuration)
         nginx.write(render.render(self.configuration, self.paths, self.facts), self.paths.nginx)
         nginx.test(self.facts, self.paths.nginx)
+        self.before_nginx()
         self._process = subprocess.Popen(nginx.argv(self.facts, self.paths.nginx), umask=0o077)
         self.until(self._accepts)
 

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.guard.place import configured
 from tests.ledger.caller import RECIPIENT, SIGNER, Contents
@@ -184,11 +184,19 @@ class Gateway:
             os.close(descriptor)
 
 
+class Logging(Protocol):
+    """A gateway, as far as the recorder sees it."""
+
+    folder: Path
+
+    def told_to_reopen(self) -> None: ...
+
+
 class Desk:
     """What the recorder's process does with both, by hand: one look at the logs, then a commit."""
 
     def __init__(
-        self, book: Book, gateway: Gateway, configuration: Configuration | None = None, **more: Callable[..., Any]
+        self, book: Book, gateway: Logging, configuration: Configuration | None = None, **more: Callable[..., Any]
     ) -> None:
         self.book = book
         self.gateway = gateway

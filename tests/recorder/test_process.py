@@ -23,6 +23,8 @@ from tests.recorder.place import Gateway, item, request_id
 from gatebook import record, wire
 from gatebook.config import effective
 from gatebook.errors import RecorderUnavailable
+from gatebook.ledger.entry import encode, parse
+from gatebook.recorder.process import Recorder
 
 SELF = os.getpid()  # stands for a gateway's worker: a process that lives
 
@@ -134,6 +136,23 @@ def test_folder_that_lets_others_in_is_refused(state: State) -> None:
     recorder = state.start(wait=False)
     assert recorder.exits() == 3
     assert "lets others in" in recorder.said()
+
+
+def test_heartbeat_says_no_more_than_it_can_and_counts_anew(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the counts are and wherever the clock stands: without heartbeats the log would be incomplete."""
+    recorder = Recorder(state.paths, state.configuration)
+    try:
+        recorder._logs.requests = recorder._journal.decisions = 1 << 40
+        monkeypatch.setattr("time.time_ns", lambda: -5_000)
+        beat = recorder._heartbeat()
+        assert (beat.t_us, beat.decisions, beat.requests) == (0, (1 << 32) - 1, (1 << 32) - 1)
+        assert parse(encode(beat)) == beat
+        assert recorder._heartbeat().requests == 0
+    finally:
+        recorder._logs.close()
+        recorder._vault.close()
+        recorder._once.close()
+        recorder._writer.close()
 
 
 # -- outcomes ---------------------------------------------------------------------------------------------
