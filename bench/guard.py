@@ -1,6 +1,6 @@
 """Requests per second and CPU per request of the guard alone, between stand-ins for nginx and the recorder.
 
-    python -m bench.guard [--credential rs256|es256|key|introspection] [--cold] [--seconds 5] [--rounds 3] [...]
+    python -m bench.guard [--credential rs256|es256|key|introspection|session] [--cold] [--seconds 5] [...]
 
 Kept connections send what nginx sends: its own fields, then a client's six with a credential, for changing
 callers, paths and addresses. `--cold`: each credential comes once, so that each is verified, or asked about at an
@@ -19,17 +19,23 @@ import secrets
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from bench.endpoint import Endpoint
+from joserfc import jwt
+from joserfc.jwk import ECKey
 from tests.e2e.issuer import Issuer
 from tests.guard.place import Place, Process, route
 from tests.guard.twin import Twin, until
 
-from gatebook import wire
+from gatebook import kept, wire
+from gatebook.config.model import SESSION_COOKIE, OIDCProvider
+from gatebook.identity import own, session
+from gatebook.portal.signing import new_key
 from gatebook.wire import TO_GUARD, UPSTREAMS_FIELD, upstreams_mark
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -234,7 +240,7 @@ def deployed(folder: Path, url: str, arguments: argparse.Namespace) -> tuple[Pla
     algorithm = arguments.credential.upper() if arguments.credential.endswith("256") else "RS256"
     issuer = Issuer(algorithm)
     (folder / "client.secret").write_text("a-secret")
-    providers = {
+    providers: dict[str, Any] = {
         "staff": {"type": "oidc", "issuer": issuer.url, "audience": ["orders-api"]},
         "opaque": {
             "type": "introspection",
@@ -245,19 +251,56 @@ def deployed(folder: Path, url: str, arguments: argparse.Namespace) -> tuple[Pla
         },
         "partners": {"type": "api_key"},
     }
+    if arguments.credential == "session":
+        client = providers["opaque"]["client"]
+        providers["staff"] = {**providers["staff"], "login": {"client": client}}
     accepted = ["opaque"] if arguments.credential == "introspection" else ["staff", "partners"]
     limit = {"name": "per-caller", "per": "identity", "rate": "1000000/second"}
     routes = [route("read-order", "/orders/{order_id}", identity=accepted, limits=[limit])]
     patient = {"acknowledgement_timeout": "10s"}  # the machine may be busy with other things
-    place = Place(folder, identity=providers, routes=routes, guard=patient)
+    portal = {"url": "https://api.acme.example"}
+    place = Place(folder, identity=providers, routes=routes, guard=patient, portal=portal)
     count = COLD_REQUESTS * (arguments.rounds + 1) if arguments.cold else CALLERS
     if arguments.credential == "key":
         return place, [b"X-API-Key: " + place.api_key("reader").encode() for _ in range(count)], issuer
+    if arguments.credential == "session":
+        return place, [b"Cookie: theme=dark; " + pair for pair in sessions(place, count)], issuer
     if arguments.credential == "introspection":
         tokens = [secrets.token_urlsafe(32) for _ in range(count)]
     else:
         tokens = [issuer.token(f"user-{number % CALLERS}", roles=["reader"]) for number in range(count)]
     return place, [b"Authorization: Bearer " + token.encode() for token in tokens], issuer
+
+
+def sessions(place: Place, count: int) -> list[bytes]:
+    """Of as many people who logged in, signed by a key that guards know."""
+    now, provider = int(time.time()), place.configuration.identity["staff"]
+    key = new_key(now)
+    with kept.change(place.paths.portal_jwks, own.KIND) as change:
+        change.become(own.Published(version=1, keys=(key.public,)), lambda: None)
+    numbers: dict[str, str | list[str]] = {
+        "kty": "EC",
+        "crv": "P-256",
+        "x": key.public.x,
+        "y": key.public.y,
+        "d": key.d,
+    }
+    signer = ECKey.import_key(numbers)
+    assert isinstance(provider, OIDCProvider)
+    wanted = session.as_oidc(place.configuration, "staff", provider)
+    found = []
+    for number in range(count):
+        name = secrets.token_urlsafe(16)
+        claims: dict[str, Any] = {
+            "iss": wanted.issuer,
+            "aud": wanted.audience[0],
+            "sub": f"user-{number % CALLERS}",
+            "iat": now,
+        }
+        claims |= {"exp": now + 3600, "jti": name, "sid": name, "idp": provider.issuer, "roles": ["reader"]}
+        header = {"alg": "ES256", "kid": key.public.kid, "typ": session.TYPE}
+        found.append(f"{SESSION_COOKIE}={jwt.encode(header, claims, signer)}".encode())
+    return found
 
 
 def main() -> None:
@@ -266,7 +309,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--sync-us", type=float, default=300, help="how long the twin's disk takes")
-    parser.add_argument("--credential", choices=["rs256", "es256", "key", "introspection"], default="rs256")
+    parser.add_argument(
+        "--credential", choices=["rs256", "es256", "key", "introspection", "session"], default="rs256"
+    )
     parser.add_argument("--cold", action="store_true", help="each credential comes once")
     parser.add_argument("--perf", default="", help="a file for `perf record`")
     arguments = parser.parse_args()
