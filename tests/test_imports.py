@@ -37,13 +37,15 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "recorder": "config record wire paths redact scrub ledger ownlog errors",
         "access": "config record paths ledger errors",
         "trial": "config record paths identity policy redact scrub errors",
+        # A grant's end is told with what the ledger says of it.
+        "grants": "config record paths identity ledger recorder errors",
         # The trial's judge and the guard's own policy; what a record keeps, the redactor knows.
         "replay": "config record policy redact scrub trial identity.types errors",
         "starter": "config paths certificates errors ledger.keys",
         # What is wrong with authorities and revocation lists, the guard's own readers say.
         "preflight": "config paths certificates policy limits redact gateway errors ledger.keys"
         " identity.chain identity.crl_watch",
-        "supervisor": "config record wire paths preflight gateway recorder ownlog errors",
+        "supervisor": "config record wire paths preflight gateway recorder grants ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
         " replay ownlog scrub errors",

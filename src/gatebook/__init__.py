@@ -10,6 +10,7 @@ entry           one leaf of the ledger's public Merkle tree
 finding         something that verification found wrong: tampered, damaged or incomplete
 frame           a unit of a segment: what one group commit wrote
 gateway         nginx, as configured and run by us
+grant           a role that somebody holds for a while, asked for by one and approved by another
 guard           the process that decides
 identity        who a credential belongs to, on which provider's word
 kept file       a small document that processes go by: read strictly, replaced as a whole, watched

@@ -84,6 +84,11 @@ class Paths:
         return self.state / "revocations.json"
 
     @property
+    def grants(self) -> Path:
+        """Roles that somebody holds for a while, asked for and approved."""
+        return self.state / "grants.json"
+
+    @property
     def effective(self) -> Path:
         """The configuration in force, as JSON; what guards and recorder read."""
         return self.state / "effective.json"

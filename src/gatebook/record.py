@@ -166,6 +166,7 @@ class IdentityPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     roles: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
     scopes: tuple[str, ...] | None = None
+    granted: tuple[str, ...] = ()  # roles held besides, by grants in force
 
 
 class RequestPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -222,6 +223,7 @@ class DecisionPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     durability: str
     rule: str | None = None
     shadow: ShadowPart | None = None
+    grants: tuple[str, ...] = ()  # of an allow: the grants without which it would have been none
 
 
 class IssuedPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

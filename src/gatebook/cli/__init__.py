@@ -58,6 +58,7 @@ def _register() -> None:
         "key",
         "client",
         "revoke",
+        "grant",
         "explain",
         "policy",
         "replay",

@@ -92,7 +92,7 @@ def revoke(
         raise typer.BadParameter("one of --token-id, --session, --subject, --client, --credential at a time")
     now = time.time()
     before, end = _moments(issued_before, until, now)
-    configuration, paths = _deployment(config)
+    configuration, paths = deployment(config)
     keys = read_keys(paths)
     if identity is not None and identity not in configuration.identity:
         expected = f"one of {', '.join(sorted(configuration.identity))}"
@@ -101,7 +101,7 @@ def revoke(
         target = _credential(credential, keys, revoking.verified_issuers(configuration))
     elif given:
         ((what, value),) = given.items()
-        target = _named(configuration, paths, keys, what, value, identity)
+        target = named(configuration, paths, keys, what, value, identity)
     elif before is not None:
         target = revoking.Target("all", "", identity, f"everything of {identity}" if identity else "everything")
     else:
@@ -137,7 +137,7 @@ def list_revocations(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False)
 
     Example: `gatebook revoke list --json | jq '.revocations[] | select(.state == "in force")'`
     """
-    _, paths = _deployment(config)
+    _, paths = deployment(config)
     now = time.time()
     told = [_told(entry, now) for entry in revocation_file.read(paths.revocations)]
     if as_json:
@@ -161,7 +161,7 @@ def undo(
 
     Example: `gatebook revoke undo k7m2qzyx`
     """
-    configuration, paths = _deployment(config)
+    configuration, paths = deployment(config)
     gone = revocation_file.undo(paths.revocations, revocation_id, announce=_announce(configuration, "revoke.undo"))
     if as_json:
         say_json(_told(gone, time.time()))
@@ -177,7 +177,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="revoke", rich_help_panel=SET_UP)
 
 
-def _deployment(config: Path) -> tuple[Configuration, Paths]:
+def deployment(config: Path) -> tuple[Configuration, Paths]:
     configuration = load(config)
     paths = Paths(configuration.state_dir)
     check_private(paths.state)
@@ -214,7 +214,7 @@ def _credential(text: str, keys: Keys, issuers: Container[str]) -> revoking.Targ
     return revoking.credential(read, keys, issuers, whole=True)
 
 
-def _named(
+def named(
     configuration: Configuration, paths: Paths, keys: Keys, what: What, value: str, identity: str | None
 ) -> revoking.Target:
     pseudonyms = configuration.audit.subject == "pseudonym"

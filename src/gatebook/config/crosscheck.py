@@ -25,6 +25,7 @@ def crosscheck(source: Source) -> list[Problem]:
     return [
         *_references(source, data),
         *_unique(source, _texts(data, ("routes",), "name"), "route"),
+        *_unique(source, _texts(data, ("grants",), "role"), "grant of role", "each role once"),
         *_names_within_routes(source, data),
         *_roles(source, data),
         *_addresses(source, data),
@@ -111,6 +112,10 @@ def _roles(source: Source, data: Any) -> Iterator[Problem]:
     places += [("roles", name, "includes") for name in declared]
     for name, provider in _mapping(_mapping(data).get("identity")).items():
         places += [("identity", name, "roles", subject) for subject in _mapping(_mapping(provider).get("roles"))]
+    for number, _ in enumerate(_list(_mapping(data).get("grants"))):
+        name = _at(data, ("grants", number, "role"))
+        if isinstance(name, str) and name not in declared:
+            yield _undefined(source, ("grants", number, "role"), "role", name, list(declared))
     for place in places:
         for at, name in enumerate(_list(_at(data, place))):
             if isinstance(name, str) and name not in declared:

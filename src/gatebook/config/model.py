@@ -330,6 +330,9 @@ class Upstream(Model):
 RoleName = Annotated[str, Field(min_length=1, max_length=512, description="a role, spelt as in credentials")]
 
 
+OSUser = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.-]{0,31}\$?$", description="an OS user's name")]
+
+
 class Role(Model):
     """What holding a role means beyond its name."""
 
@@ -355,6 +358,14 @@ class Rule(Model):
         if not (self.methods or self.paths or self.roles or self.groups or self.scopes or self.when):
             raise ValueError("a rule needs at least one of methods, paths, roles, groups, scopes, when")
         return self
+
+
+class Grantable(Model):
+    """A role that somebody may be granted for a while: asked for by one OS user, approved by another."""
+
+    role: RoleName
+    max: Duration = Field(ge=1, le=7 * 86400, description="for how long at most")
+    approve: list[OSUser] = Field(min_length=1, description="names of the OS users who may approve it")
 
 
 class Rate(Model):
@@ -511,6 +522,9 @@ class Configuration(Model):
     identity: dict[Name, Provider] = Field(default={}, description="who may call: identity providers by name")
     roles: dict[RoleName, Role] = Field(
         default={}, description="the roles that rules may name, and what they include; empty: any, as they are"
+    )
+    grants: list[Grantable] = Field(
+        default=[], description="roles that `gatebook grant` may give for a while; any other is refused"
     )
     upstreams: dict[Name, Upstream] = Field(description="services behind the gateway, by name")
     routes: list[Route] = Field(min_length=1, description="what may be called; anything else is 404")

@@ -37,6 +37,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
     `upstream` and `strip`: where the request goes, and whether without its credential.
     `shadow`: the ruling had the rules in shadow mode been enforced, where it would be another verdict.
+    `grants`: those without which it would be a denial.
     """
 
     allowed: bool
@@ -46,6 +47,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     shadow: Ruling | None = None
     upstream: str | None = None
     strip: bool = False
+    grants: tuple[str, ...] = ()
 
 
 class Rules:
@@ -116,7 +118,17 @@ class Rules:
         taken = self._limiter.take(match.route, identity, facts.address, monotonic_s)
         if taken is not None and not taken.allowed:
             return Verdict(False, "limit_exceeded", ruling.rule, taken)  # a shadow rule could only deny, too
-        return Verdict(True, ruling.reason, ruling.rule, taken, ruling.shadow, goes_by.upstream, strip)
+        grants = () if identity is None or not identity.grants else self._needed(match, identity, facts, now)
+        return Verdict(True, ruling.reason, ruling.rule, taken, ruling.shadow, goes_by.upstream, strip, grants)
+
+    def _needed(self, match: Match, identity: Identity, facts: Facts, now: float) -> tuple[str, ...]:
+        """The grants without which an allowed request is denied: none, one that suffices, or all of them."""
+        own = identity.roles[: len(identity.roles) - len(identity.grants)]
+        for grants in ((), *((grant,) for grant in identity.grants)):
+            with_these = msgspec.structs.replace(identity, roles=(*own, *(role for _, role in grants)))
+            if self._policy.authorise(match, with_these, facts, now).allowed:
+                return tuple(name for name, _ in grants)
+        return tuple(name for name, _ in identity.grants)
 
     def _known_way(
         self, route: Route, asked: Asked, facts: Facts, identity: Identity | None, now: float
@@ -198,6 +210,7 @@ class Rules:
                 durability=self.durability(match),
                 rule=verdict.rule,
                 shadow=_shadow(verdict.shadow) if verdict.shadow is not None else None,
+                grants=verdict.grants,
             ),
             upstream=verdict.upstream,
             limit=verdict.taken.part if verdict.taken is not None else None,
@@ -211,7 +224,7 @@ class Rules:
     ) -> record.IdentityPart | None:
         if isinstance(who, Identity):
             if bare:
-                who = msgspec.structs.replace(who, roles=())
+                who = msgspec.structs.replace(who, roles=(), grants=())
             return self._redactor.identity_part(who, subject, self._fingerprint(who.credential_sha256))
         if isinstance(who, Refusal) and who.provider is not None and credential is not None:
             # Whose credential it claims to be, without a subject: nothing was established.

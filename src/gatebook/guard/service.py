@@ -199,6 +199,7 @@ class Service:
         if isinstance(case.who, Identity):
             asked = case.asked
             case.signals = self._signals.notice(case.who, asked.address, asked.tls, asked.ciphers)
+            case.who = self._identifier.gain(case.who, time.time(), time.monotonic())
         self._identified(case)
 
     def _identified(self, case: Case) -> None:

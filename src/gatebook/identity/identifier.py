@@ -26,11 +26,12 @@ from gatebook.config.model import (
     OIDCProvider,
     Provider,
 )
-from gatebook.identity import api_key_file, binding, revocation_file, session
+from gatebook.identity import api_key_file, binding, grant_file, revocation_file, session
 from gatebook.identity.api_key import KeyRing
 from gatebook.identity.api_key_method import ApiKeyMethod
 from gatebook.identity.crl_watch import CRLWatch
 from gatebook.identity.discovery import Discovery
+from gatebook.identity.grant import Held, Seen
 from gatebook.identity.introspection import IntrospectionMethod
 from gatebook.identity.jwks import KeySource
 from gatebook.identity.keyed import read_keys
@@ -69,6 +70,7 @@ class _Deployment:
         self.methods = methods
         self.sessions = sessions
         self.url = configuration.portal.url or ""
+        self.grantable = {each.role: each for each in configuration.grants}
         self.terms = {
             name: binding.terms(configuration, provider, nonces)
             for name, provider in configuration.identity.items()
@@ -109,6 +111,8 @@ class Identifier:
             paths.revocations, revocation_file.KIND, lambda document: Revoked(document.revocations, keys)
         )
         self._nonces = Nonces(keys.fingerprints)
+        self._held = kept.Watch(paths.grants, grant_file.KIND, lambda document: Held(document.grants, keys))
+        self._seen = Seen()
         self._sources: dict[str, Source] = {}
         self._sources, self._in_force = self._compile(configuration)
         self._ending: set[asyncio.Task[None]] = set()  # sources of an earlier configuration
@@ -120,6 +124,7 @@ class Identifier:
         self._started = True
         self._watch.start()
         self._revoked.start()
+        self._held.start()
         for source in self._sources.values():
             source.start()
 
@@ -127,6 +132,7 @@ class Identifier:
         self._started = False
         await self._watch.stop()
         await self._revoked.stop()
+        await self._held.stop()
         for source in self._sources.values():
             await source.stop()
         await asyncio.gather(*self._ending)
@@ -257,6 +263,16 @@ class Identifier:
             return Refusal("cross_site", identity.provider)
         terms = self._in_force.terms.get(identity.provider, binding.NONE)
         return binding.confirm(identity, credential, presented, terms, now)
+
+    def gain(self, identity: Identity, now: float, monotonic_s: float) -> Identity:
+        """With the roles of the grants that are in force: asked for every request, and never remembered.
+
+        While it cannot be known what is granted, nothing is.
+        """
+        held, grantable = self._held.value, self._in_force.grantable
+        if not held or not grantable:
+            return identity
+        return held.gain(identity, grantable, self._seen, now, monotonic_s)
 
 
 def _issuers(configuration: Configuration) -> frozenset[str]:

@@ -70,6 +70,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     bound: Bound | None = None
     token_id: str | None = None  # a token's jti
     issued_at: float | None = None
+    grants: tuple[tuple[str, str], ...] = ()  # (id, role) of grants in force; their roles stand last in `roles`
     credential_sha256: bytes  # keyed.signed_sha256; it is keyed before anything is stored
     expires_at: float
 

@@ -36,8 +36,8 @@ DIFFERENT: tuple[Kind, ...] = ("allow->deny", "deny->allow", "other rule", "othe
 
 OWN_PATHS = "/.gatebook/"
 _OURS = frozenset({"guard_error", "gateway_reloading", "recorder_unavailable"})
-_AFTER_RULES = frozenset({"limit_exceeded", "token_replayed", "token_id_missing"})  # if a rule is named
-_MOMENTARY = frozenset({"provider_unavailable", "revocations_unavailable"})
+_OF_RULES = frozenset({"rule", "public", "deny_rule", "no_rule", "condition_error"})
+_OF_ROUTES = frozenset({"path_not_canonical", "no_route", "method_not_allowed"})
 
 
 class Said(NamedTuple):
@@ -167,10 +167,14 @@ class Replay:
 
 def _is_refusal(decision: record.Decision) -> bool:
     """Of a credential, or for want of one, before any rule was asked."""
-    made = decision.decision
-    if made.reason in _AFTER_RULES and made.rule is not None:
+    return decision.decision.reason not in _OF_RULES | _OF_ROUTES and not _is_after_rules(decision.decision)
+
+
+def _is_after_rules(made: record.DecisionPart) -> bool:
+    """Refused although the rules had allowed it: by a limit, or because something can be used once only."""
+    if made.reason in _OF_RULES:
         return False
-    return REASONS[made.reason].status == 401 or made.reason in _MOMENTARY
+    return made.rule is not None or made.reason == "limit_exceeded"
 
 
 def _is_stranger(provider: Provider, other: Provider) -> bool:
@@ -205,7 +209,7 @@ def _said(rulings: frozenset[Ruling], route: str) -> Said | None:
 def was(decision: record.Decision) -> Said:
     """What the rules said then, where they allowed what was refused later."""
     made, route = decision.decision, decision.request.route
-    if made.reason in _AFTER_RULES and (made.rule is not None or made.reason == "limit_exceeded"):
+    if _is_after_rules(made):
         return Said("allow", 200, "rule" if made.rule is not None else "public", made.rule, route)
     return Said(made.verdict, made.status, made.reason, made.rule, route)
 

@@ -84,7 +84,7 @@ def identity(part: record.IdentityPart) -> tuple[Identity, frozenset[str]]:
         unknown.add("identity.subject")
     if part.client is not None and not exact(part.client):
         unknown.add("identity.client")
-    lists = {"roles": part.roles, "groups": part.groups, "scopes": part.scopes}
+    lists = {"roles": (*part.roles, *part.granted), "groups": part.groups, "scopes": part.scopes}
     held = {kind: tuple(filter(exact, names or ())) for kind, names in lists.items()}
     unknown |= {
         f"identity.{kind}" for kind, names in lists.items() if names is None or len(held[kind]) < len(names)

@@ -25,8 +25,9 @@ import structlog
 from gatebook import ownlog, wire
 from gatebook.config import effective
 from gatebook.config.model import Configuration
-from gatebook.errors import ConfigError, EnvironmentFault, RecorderUnavailable
+from gatebook.errors import ConfigError, EnvironmentFault, GatebookError, RecorderUnavailable
 from gatebook.gateway import nginx, render
+from gatebook.grants import closing
 from gatebook.paths import Paths, check_private, make_private
 from gatebook.preflight import preflight
 from gatebook.recorder.submit import ask
@@ -111,6 +112,7 @@ class Supervisor:
         try:
             stopped = loop.create_task(self._stop.wait())
             starting = loop.create_task(self._start())
+            completing = loop.create_task(self._close_grants())
             await asyncio.wait({stopped, starting}, return_when=asyncio.FIRST_COMPLETED)
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
@@ -118,6 +120,8 @@ class Supervisor:
                 _raise(starting.exception())
             await stopped
         finally:
+            completing.cancel()
+            await asyncio.gather(completing, return_exceptions=True)
             await self._end()
             server.close()
             self.paths.control_socket.unlink(missing_ok=True)
@@ -217,6 +221,20 @@ class Supervisor:
         if self.portal is not None:
             portal, self.portal = self.portal, None
             await portal.stop(GUARD_DRAIN_S)
+
+    # -- grants -----------------------------------------------------------------------------------------
+    async def _close_grants(self) -> None:
+        """Whatever has ended is completed on record; what fails is tried again."""
+        said = ""
+        while True:
+            await asyncio.sleep(closing.POLL_S)
+            try:
+                await asyncio.to_thread(closing.close_ended, self.configuration, self.paths, time.time())
+                said = ""
+            except GatebookError as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.error("grants that have ended are not on record as that yet", why=said)
 
     # -- orders -----------------------------------------------------------------------------------------
     async def _command(self, command: str) -> dict[str, Any]:
