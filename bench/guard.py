@@ -1,11 +1,12 @@
 """Requests per second and CPU per request of the guard alone, between stand-ins for nginx and the recorder.
 
-    python -m bench.guard [--credential rs256|es256|key|introspection|session] [--cold] [--seconds 5] [...]
+    python -m bench.guard [--credential KIND] [--cold] [--seconds 5] [--rounds 3] [...]
 
 Kept connections send what nginx sends: its own fields, then a client's six with a credential, for changing
 callers, paths and addresses. `--cold`: each credential comes once, so that each is verified, or asked about at an
-endpoint on loopback. The recorder's twin acknowledges each batch after --sync-us, as a disk would. CPU is user and
-system time of the guard's process from /proc, divided by the requests of the round.
+endpoint on loopback. `bound` is a token with its certificate, `dpop` one with a proof; a proof is made for its
+request and comes once, cold or not. The recorder's twin acknowledges each batch after --sync-us, as a disk would.
+CPU is user and system time of the guard's process from /proc, divided by the requests of the round.
 """
 
 from __future__ import annotations
@@ -22,19 +23,23 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvloop
+from bench.certified import Certifier, as_field
 from bench.endpoint import Endpoint
 from joserfc import jwt
 from joserfc.jwk import ECKey
 from tests.e2e.issuer import Issuer
 from tests.guard.place import Place, Process, route
 from tests.guard.twin import Twin, until
+from tests.identity.mint import EC
+from tests.identity.prove import ath, jkt, prove
 
 from gatebook import kept, wire
 from gatebook.config.model import SESSION_COOKIE, OIDCProvider
 from gatebook.identity import own, session
+from gatebook.identity.binding import thumbprint
 from gatebook.portal.signing import new_key
 from gatebook.wire import TO_GUARD, UPSTREAMS_FIELD, upstreams_mark
 
@@ -47,7 +52,9 @@ CIPHERS = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_S
     for key in ("ECDSA", "RSA")
 )
 REQUESTS = 4096  # prepared, and sent over and over
-COLD_REQUESTS = 3000  # of a round, each with a credential of its own
+COLD_REQUESTS = 3000  # of a round, each with a credential, or a proof, of its own
+HOST = "api.acme.example:8443"
+KINDS = ("rs256", "es256", "key", "introspection", "session", "mtls", "bound", "dpop")
 
 
 class SlowTwin(Twin):
@@ -112,21 +119,42 @@ CIPHERS = (
 )
 
 
-def requests(credentials: list[bytes], cold: bool) -> Iterator[bytes]:
-    """Endless, unless each credential may come once only."""
+class Shown(NamedTuple):
+    """What a caller shows: a header field, a certificate as nginx tells of it, a key to make proofs by."""
+
+    field: str = ""
+    certificate: str = ""
+    key: EC | None = None
+
+
+def requests(shown: list[Shown], arguments: argparse.Namespace) -> Iterator[bytes]:
+    """Endless, unless each may come once only."""
     chosen = random.Random(7)
-    if cold:
-        return iter([_request(chosen, credential, number) for number, credential in enumerate(credentials)])
-    prepared = [_request(chosen, credentials[number % len(credentials)], number) for number in range(REQUESTS)]
+    if once(arguments):
+        total = COLD_REQUESTS * (arguments.rounds + 1)
+        return iter([_request(chosen, shown[number % len(shown)], number) for number in range(total)])
+    prepared = [_request(chosen, shown[number % len(shown)], number) for number in range(REQUESTS)]
     return itertools.cycle(prepared)
 
 
-def _request(chosen: random.Random, credential: bytes, number: int) -> bytes:
+def once(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.cold or arguments.credential == "dpop")
+
+
+def _proof(uri: str, shown: Shown) -> dict[str, str]:
+    if shown.key is None:
+        return {}
+    token = shown.field.rpartition(" ")[2].encode()
+    said = {"htu": f"https://{HOST}{uri.partition('?')[0]}", "iat": int(time.time()), "ath": ath(token)}
+    return {"DPoP": prove(said, key=shown.key).decode()}
+
+
+def _request(chosen: random.Random, shown: Shown, number: int) -> bytes:
     told = {
         "Gatebook-Request-Id": f"{chosen.getrandbits(128):032x}",
         "Gatebook-Method": "GET",
         "Gatebook-Uri": f"/orders/{chosen.randrange(100000)}?page=2",
-        "Gatebook-Host": "api.acme.example:8443",
+        "Gatebook-Host": HOST,
         "Gatebook-Protocol": "HTTP/1.1",
         "Gatebook-Address": f"192.0.{chosen.randrange(4)}.{chosen.randrange(256)}",
         "Gatebook-Port": str(chosen.randrange(1024, 65536)),
@@ -135,7 +163,7 @@ def _request(chosen: random.Random, credential: bytes, number: int) -> bytes:
         "Gatebook-Group": "X25519MLKEM768",
         "Gatebook-Ciphers": CIPHERS,
         "Gatebook-Sni": "api.acme.example",
-        "Gatebook-Certificate": "",  # nginx sends no empty field
+        "Gatebook-Certificate": shown.certificate,
         "Gatebook-Connection": str(chosen.randrange(1, 500)),
         "Gatebook-Connection-Request": str(number + 1),
         "Gatebook-Worker": "4711",
@@ -155,9 +183,11 @@ def _request(chosen: random.Random, credential: bytes, number: int) -> bytes:
         "traceparent": f"00-{chosen.getrandbits(128):032x}-{chosen.getrandbits(64):016x}-01",
     }
     upstreams = {UPSTREAMS_FIELD: upstreams_mark(["orders"])}
-    fields = {"Host": "guard", **forwarded, **told, **upstreams, **client}
-    lines = [f"{name}: {value}" for name, value in fields.items() if value]
-    return "\r\n".join(["GET /decide HTTP/1.1", *lines]).encode() + b"\r\n" + credential + b"\r\n\r\n"
+    proof = _proof(told["Gatebook-Uri"], shown)
+    fields = {"Host": "guard", **forwarded, **told, **upstreams, **client, **proof}
+    lines = [f"{name}: {value}" for name, value in fields.items() if value]  # nginx sends no empty field
+    own = [shown.field] if shown.field else []
+    return "\r\n".join(["GET /decide HTTP/1.1", *lines, *own, "", ""]).encode()
 
 
 def cpu_s(pid: int) -> tuple[float, float]:
@@ -171,14 +201,14 @@ async def one_round(
 ) -> dict[str, float]:
     loop = asyncio.get_running_loop()
     counts: dict[bytes, int] = {}
-    if arguments.cold:
+    if once(arguments):
         source = itertools.islice(source, COLD_REQUESTS)
         batches, before, began = twin.batches, cpu_s(guard.pid), loop.time()
     made = [
         await loop.create_unix_connection(lambda: Caller(source, counts), str(guard.path))
         for _ in range(arguments.connections)
     ]
-    if arguments.cold:
+    if once(arguments):
         while sum(counts.values()) < COLD_REQUESTS:
             await asyncio.sleep(0.002)
     else:
@@ -203,7 +233,7 @@ async def one_round(
 
 async def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
     server, url = await Endpoint.serve()
-    place, credentials, issuer = deployed(folder, url, arguments)
+    place, shown, issuer = deployed(folder, url, arguments)
     twin = SlowTwin(place.paths.recorder_socket, arguments.sync_us / 1e6)
     await twin.start()
     guard = Process(place)
@@ -217,7 +247,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str,
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(guard.pid, cores[:1])
             os.sched_setaffinity(0, cores[1:])
-        source = requests(credentials, arguments.cold)
+        source = requests(shown, arguments)
         await one_round(guard, twin, source, argparse.Namespace(**{**vars(arguments), "seconds": 1}))
         if arguments.perf:
             command = ["perf", "record", "-q", "-g", "-o", arguments.perf, "-p", str(guard.pid)]
@@ -235,13 +265,29 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str,
     return found
 
 
-def deployed(folder: Path, url: str, arguments: argparse.Namespace) -> tuple[Place, list[bytes], Issuer]:
-    """A deployment, and header fields with credentials for it."""
-    algorithm = arguments.credential.upper() if arguments.credential.endswith("256") else "RS256"
-    issuer = Issuer(algorithm)
+def deployed(folder: Path, url: str, arguments: argparse.Namespace) -> tuple[Place, list[Shown], Issuer]:
+    """A deployment, and what callers of it show."""
+    kind = arguments.credential
+    algorithm = kind.upper() if kind.endswith("256") else "ES256" if kind == "dpop" else "RS256"
+    issuer, certifier = Issuer(algorithm), Certifier()
+    (folder / "ca.pem").write_bytes(certifier.pem())
+    (folder / "crl.pem").write_bytes(certifier.crl())
     (folder / "client.secret").write_text("a-secret")
     providers: dict[str, Any] = {
-        "staff": {"type": "oidc", "issuer": issuer.url, "audience": ["orders-api"]},
+        "staff": {
+            "type": "oidc",
+            "issuer": issuer.url,
+            "audience": ["orders-api"],
+            "dpop": "allow",
+            "certificate_bound": "allow",
+        },
+        "hosts": {
+            "type": "mtls",
+            "ca": str(folder / "ca.pem"),
+            "crl": str(folder / "crl.pem"),
+            "subject": "san_uri",
+            "roles_field": "common_name",
+        },
         "opaque": {
             "type": "introspection",
             "url": url,
@@ -251,25 +297,39 @@ def deployed(folder: Path, url: str, arguments: argparse.Namespace) -> tuple[Pla
         },
         "partners": {"type": "api_key"},
     }
-    if arguments.credential == "session":
-        client = providers["opaque"]["client"]
-        providers["staff"] = {**providers["staff"], "login": {"client": client}}
-    accepted = ["opaque"] if arguments.credential == "introspection" else ["staff", "partners"]
+    if kind == "session":
+        providers["staff"]["login"] = {"client": providers["opaque"]["client"]}
+    accepted = {"introspection": ["opaque"], "mtls": ["hosts"]}.get(kind, ["staff", "partners"])
     limit = {"name": "per-caller", "per": "identity", "rate": "1000000/second"}
     routes = [route("read-order", "/orders/{order_id}", identity=accepted, limits=[limit])]
     patient = {"acknowledgement_timeout": "10s"}  # the machine may be busy with other things
-    portal = {"url": "https://api.acme.example"}
-    place = Place(folder, identity=providers, routes=routes, guard=patient, portal=portal)
+    known: dict[str, Any] = {"identity": providers, "gateway": {"origins": [f"https://{HOST}"]}, "guard": patient}
+    known["portal"] = {"url": "https://api.acme.example"}
+    place = Place(folder, routes=routes, **known)
     count = COLD_REQUESTS * (arguments.rounds + 1) if arguments.cold else CALLERS
-    if arguments.credential == "key":
-        return place, [b"X-API-Key: " + place.api_key("reader").encode() for _ in range(count)], issuer
-    if arguments.credential == "session":
-        return place, [b"Cookie: theme=dark; " + pair for pair in sessions(place, count)], issuer
-    if arguments.credential == "introspection":
-        tokens = [secrets.token_urlsafe(32) for _ in range(count)]
-    else:
-        tokens = [issuer.token(f"user-{number % CALLERS}", roles=["reader"]) for number in range(count)]
-    return place, [b"Authorization: Bearer " + token.encode() for token in tokens], issuer
+
+    if kind == "session":
+        return place, [Shown(f"Cookie: theme=dark; {pair.decode()}") for pair in sessions(place, count)], issuer
+
+    def shown(number: int) -> Shown:
+        name = f"user-{number % CALLERS}"
+        if kind == "key":
+            return Shown(f"X-API-Key: {place.api_key('reader')}")
+        if kind == "introspection":
+            return Shown(f"Authorization: Bearer {secrets.token_urlsafe(32)}")
+        if kind == "mtls":
+            return Shown(certificate=as_field(certifier.issue("reader")))
+        if kind == "bound":
+            der = certifier.issue(name)
+            token = issuer.token(name, roles=["reader"], cnf={"x5t#S256": thumbprint(der)})
+            return Shown(f"Authorization: Bearer {token}", as_field(der))
+        if kind == "dpop":
+            key = EC()
+            token = issuer.token(name, roles=["reader"], cnf={"jkt": jkt(key)})
+            return Shown(f"Authorization: DPoP {token}", key=key)
+        return Shown(f"Authorization: Bearer {issuer.token(name, roles=['reader'])}")
+
+    return place, [shown(number) for number in range(count)], issuer
 
 
 def sessions(place: Place, count: int) -> list[bytes]:
@@ -309,9 +369,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--sync-us", type=float, default=300, help="how long the twin's disk takes")
-    parser.add_argument(
-        "--credential", choices=["rs256", "es256", "key", "introspection", "session"], default="rs256"
-    )
+    parser.add_argument("--credential", choices=KINDS, default="rs256")
     parser.add_argument("--cold", action="store_true", help="each credential comes once")
     parser.add_argument("--perf", default="", help="a file for `perf record`")
     arguments = parser.parse_args()

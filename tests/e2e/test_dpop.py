@@ -20,13 +20,24 @@ from tests.identity.prove import ath, prove
 from tests.oidc.provider import PEERS, Client, Provider, serve
 from tests.pki import self_signed
 
-ROUTES = {"/orders/{id}": "plain", "/strict/{id}": "strict", "/nonce/{id}": "nonce", "/onward/{id}": "onward"}
+ROUTES = {
+    "/orders/{id}": "plain",
+    "/strict/{id}": "strict",
+    "/nonce/{id}": "nonce",
+    "/onward/{id}": "onward",
+    "/opaque/{id}": "opaque",
+}
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Provider]:
     reader = {"roles": ["reader"]}
-    with serve({"app": Client(claims=reader), "mesh": Client(claims=reader, bound=True)}) as running:
+    clients = {
+        "app": Client(claims=reader),
+        "mesh": Client(claims=reader, bound=True),
+        "reference": Client(claims=reader, format="opaque"),
+    }
+    with serve(clients) as running:
         yield running
 
 
@@ -42,6 +53,17 @@ def behind(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "onward": {"dpop": "allow", "forward_proof": True},
         }
         made.configuration["identity"] |= {name: staff | more for name, more in settings.items()}
+        secret = made.folder / "client.secret"
+        secret.write_text(provider.clients["app"].secret)
+        secret.chmod(0o600)
+        made.configuration["identity"]["opaque"] = {
+            "type": "introspection",
+            "url": f"{provider.issuer}/token/introspection",
+            "client": {"id": "app", "secret": {"file": str(secret)}},
+            "audience": ["orders-api"],
+            "accept_untyped": True,
+            "dpop": "require",
+        }
         made.configuration["gateway"] = {"origins": [made.url]}
         made.configuration["guard"]["processes"] = 2
         made.configuration["routes"] = [
@@ -71,11 +93,11 @@ def behind(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iter
 class Holder:
     """A client with a key of its own, and a token that is bound to it."""
 
-    def __init__(self, deployment: Deployment, provider: Provider) -> None:
+    def __init__(self, deployment: Deployment, provider: Provider, client: str = "app") -> None:
         self.deployment = deployment
         self.key = EC()
         proof = self._prove({"htm": "POST", "htu": f"{provider.issuer}/token", "iat": int(time.time())})
-        self.token = provider.get_token("app", proof=proof)
+        self.token = provider.get_token(client, proof=proof)
 
     def _prove(self, said: dict[str, Any], **more: Any) -> str:
         return prove(said, key=self.key, **more).decode()
@@ -229,6 +251,17 @@ def test_unbound_token_is_no_dpop_token(behind: Deployment, provider: Provider, 
     holder.refused(holder.send("/orders/1", proof, token=free), "token_unbound", "invalid_token")
     assert holder.send("/orders/1", token=free, scheme="Bearer").status_code == 200
     holder.refused(holder.send("/strict/1", token=free, scheme="Bearer"), "token_unbound", "invalid_token")
+
+
+def test_opaque_bound_token_wants_its_proof_like_any_other(behind: Deployment, provider: Provider) -> None:
+    holder = Holder(behind, provider, "reference")
+    assert "." not in holder.token
+    for _ in range(2):  # asked about, and known
+        assert holder.ask("/opaque/1").status_code == 200
+    holder.refused(holder.send("/opaque/1", scheme="Bearer"), "proof_missing", "invalid_token")
+    thief = Holder(behind, provider, "reference")
+    stolen = thief.proof("/opaque/1", ath=ath(holder.token.encode()))
+    holder.refused(thief.send("/opaque/1", stolen, token=holder.token), "proof_key")
 
 
 def test_stolen_certificate_bound_token_opens_nothing(

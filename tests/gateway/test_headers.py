@@ -92,15 +92,29 @@ def test_request_id_of_the_client_stays_its_claim(rig: Rig) -> None:
     assert rig.forwarded[0].one("traceparent") == "00-aa-bb-01"
 
 
-@pytest.mark.parametrize(("strip", "passes"), [("", True), ("0", True), ("1", False), ("yes", False)])
-def test_credential_is_stripped_when_the_guard_says_so(rig: Rig, strip: str, passes: bool) -> None:
+@pytest.mark.parametrize(
+    ("strip", "passes", "proof"),
+    [("", True, True), ("0", True, True), ("proof", True, False), ("1", False, False), ("yes", False, False)],
+)
+def test_credential_is_stripped_when_the_guard_says_so(rig: Rig, strip: str, passes: bool, proof: bool) -> None:
     rig.decide = lambda seen: allow(**({"Gatebook_Strip": strip} if strip else {}))
-    rig.ask("/", "Authorization: Bearer a", "X-API-Key: b", "X-Machine-Key: c", "Cookie: d")
+    rig.ask("/", "Authorization: Bearer a", "X-API-Key: b", "X-Machine-Key: c", "Cookie: d", "DPoP: e")
     asked, forwarded = rig.guarded[0], rig.forwarded[0]
     for name, value in {"Authorization": "Bearer a", "X-API-Key": "b", "X-Machine-Key": "c"}.items():
         assert asked.one(name) == value
         assert forwarded.all(name) == ([value] if passes else [])
     assert forwarded.one("Cookie") == "d"
+    assert (asked.one("DPoP"), forwarded.one("DPoP")) == ("e", "e" if proof else None)
+
+
+def test_nonce_of_the_guards_reaches_the_client_and_an_upstreams_own_does_too(rig: Rig) -> None:
+    rig.decide = lambda seen: allow(Gatebook_Dpop_Nonce="ours")
+    assert rig.ask("/").one("DPoP-Nonce") == "ours"
+    rig.decide = lambda seen: deny(401, Gatebook_Dpop_Nonce="ours")
+    assert rig.ask("/").one("DPoP-Nonce") == "ours"
+    rig.decide = lambda seen: allow()
+    rig.behave = responds(b"HTTP/1.1 401 X\r\nDPoP-Nonce: theirs\r\nContent-Length: 0\r\n\r\n")
+    assert rig.ask("/").one("DPoP-Nonce") == "theirs"
 
 
 def test_identity_fields_are_absent_when_the_guard_named_nobody(rig: Rig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from tests.e2e.issuer import Issuer
 from tests.guard.inside import IMPATIENCE, Answer, Inside, Line, head, inside
 from tests.guard.place import KEYS, ROUTES, route
 from tests.guard.twin import looped, until
+from tests.identity.mint import EC
+from tests.identity.prove import ath, jkt, prove
 
 from gatebook import record, wire
 from gatebook.guard import service as module
@@ -253,6 +256,72 @@ async def test_use_that_cannot_be_written_down_is_none(tmp_path: Path, issuer: I
         MISBEHAVIOURS[misbehaviour](guard)
         fresh = f"Authorization: Bearer {issuer.token(roles=['reader'])}"
         assert is_refused(await guard.ask("/pay", fresh))
+
+
+# -- proofs --------------------------------------------------------------------------------------------------
+class Holder:
+    """A client with a token that is bound to its key; `fields` are of one request, with a proof of its own."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._key = EC()
+        self._token = issuer.token(roles=["reader"], cnf={"jkt": jkt(self._key)})
+
+    def fields(self, uri: str = "/orders/7") -> tuple[str, ...]:
+        said = {"htu": f"https://api.acme.example{uri}", "iat": int(time.time()), "ath": ath(self._token.encode())}
+        proof = prove(said, key=self._key).decode()
+        host = ("X-Forwarded-Proto: https", "X-Forwarded-Host: api.acme.example")
+        return (*host, f"Authorization: DPoP {self._token}", f"DPoP: {proof}")
+
+
+def proving(issuer: Issuer, **settings: Any) -> dict[str, Any]:
+    providers = staff(issuer)
+    providers["staff"] |= {"dpop": "allow", **settings}
+    known = {"identity": providers, "gateway": {"origins": ["https://api.acme.example"]}}
+    stripped = route("stripped", "/stripped", identity=["staff"], strip_credential=True)
+    return {**known, "routes": [route("read-order", "/orders/{order_id}", identity=["staff"]), stripped]}
+
+
+@looped
+async def test_proof_opens_once_whoever_is_first(tmp_path: Path, issuer: Issuer) -> None:
+    async with inside(tmp_path, **proving(issuer)) as guard:
+        fields = Holder(issuer).fields()
+        answers = await asyncio.gather(*(guard.ask("/orders/7", *fields) for _ in range(8)))
+        assert sorted(answer.reason for answer in answers) == ["proof_replayed"] * 7 + ["rule"]
+        for answer in answers:
+            assert guard.decision(answer).decision.reason == answer.reason
+
+
+@pytest.mark.parametrize("misbehaviour", MISBEHAVIOURS)
+@looped
+async def test_proof_whose_use_cannot_be_written_down_opens_nothing(
+    tmp_path: Path, issuer: Issuer, misbehaviour: str
+) -> None:
+    async with inside(tmp_path, **{**proving(issuer), "guard": IMPATIENCE}) as guard:
+        holder = Holder(issuer)
+        assert (await guard.ask("/orders/7", *holder.fields())).allowed
+        MISBEHAVIOURS[misbehaviour](guard)
+        assert is_refused(await guard.ask("/orders/7", *holder.fields()))
+
+
+@pytest.mark.parametrize(("forward", "uri", "strip"), [(False, "/orders/7", "proof"), (False, "/stripped", "1")])
+@looped
+async def test_proof_that_was_used_up_is_kept_from_the_upstream(
+    tmp_path: Path, issuer: Issuer, forward: bool, uri: str, strip: str
+) -> None:
+    async with inside(tmp_path, **proving(issuer, forward_proof=forward)) as guard:
+        answer = await guard.ask(uri, *Holder(issuer).fields(uri))
+        assert answer.allowed
+        assert answer.fields["gatebook-strip"] == strip
+
+
+@looped
+async def test_nothing_is_used_up_by_what_is_refused_before(tmp_path: Path, issuer: Issuer) -> None:
+    async with inside(tmp_path, **proving(issuer)) as guard:
+        fields = Holder(issuer).fields()
+        assert (await guard.ask("/orders/8", *fields)).reason == "proof_target"
+        assert (await guard.ask("/orders/7", *fields, fields[-1])).reason == "proof_malformed"
+        assert guard.twin.asked_to(wire.Once) == []
+        assert (await guard.ask("/orders/7", *fields)).allowed
 
 
 # -- people with a browser -----------------------------------------------------------------------------------

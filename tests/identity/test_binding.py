@@ -11,6 +11,7 @@ from gatebook.config.model import Binding
 from gatebook.identity.binding import NONE, Terms, confirm
 from gatebook.identity.types import Bound, Credential, Identity, Presented, Refusal
 
+POLICIES: tuple[Binding, ...] = ("off", "allow", "require")
 OWN, OTHER = b"own certificate", b"another certificate"
 X5T = b64(hashlib.sha256(OWN).digest())
 
@@ -57,3 +58,14 @@ def test_unbound_token_is_refused_where_a_binding_is_required() -> None:
 def test_token_bound_to_a_key_as_well_wants_both() -> None:
     assert answer(Bound(jkt="A" * 43, x5t_s256=X5T), OWN, "allow") == "token_binding"
     assert answer(Bound(jkt="A" * 43), OWN, "allow") == "token_binding"
+
+
+@pytest.mark.parametrize("method", ["api_key", "session"])
+def test_what_cannot_be_bound_and_says_it_is_is_refused(method: str) -> None:
+    presented = Presented([], "GET", "https://api.example/orders/7", OWN)
+    credential = Credential(method, b"x")
+    for policy in POLICIES:
+        held = identity(Bound(x5t_s256=X5T))
+        assert confirm(held, credential, presented, Terms(policy), 0.0) == Refusal("token_binding", "staff")
+        # A session is no token: what is required of those is not required of it.
+        assert confirm(identity(None), credential, presented, Terms(policy, policy), 0.0) is None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.identity.mint import b64
 from tests.pki import CA, CLIENT, DAY, HOUR, Authority, Pair, openssl, self_signed
 
 from gatebook.config.model import MTLSProvider
@@ -18,7 +20,7 @@ from gatebook.identity.chain import Authorities
 from gatebook.identity.crl import RevocationLists
 from gatebook.identity.crl_watch import CRLWatch, problem_of
 from gatebook.identity.mtls import MTLSMethod, read_authorities
-from gatebook.identity.types import Credential, Identity, Refusal
+from gatebook.identity.types import Bound, Credential, Identity, Refusal
 
 OURS = "machines"
 
@@ -93,7 +95,7 @@ def test_certificate_is_who_it_says_with_the_roles_of_the_table(root: Authority,
     assert found.roles == ("reader", "payer", "auditor")
     assert found.groups == ("acme",)
     assert found.claims["san_dns"] == ["a.example"]
-    assert found.bound is None
+    assert found.bound == Bound(x5t_s256=b64(hashlib.sha256(pair.der()).digest()))
 
 
 def test_certificate_without_the_subject_that_is_asked_for_is_refused(root: Authority, tmp_path: Path) -> None:

@@ -45,8 +45,10 @@ def confirm(
     identity: Identity, credential: Credential, presented: Presented, known: Terms, now: float
 ) -> Refusal | None:
     bound = identity.bound
+    if credential.method == "certificate":
+        return None  # it is itself what TLS has proved the key of
     if credential.method != "bearer":
-        # A key, a certificate, a session: nothing to bind, so one that says it is bound is not understood.
+        # A key, a session: nothing to bind, so one that says that it is bound is not understood.
         return None if bound is None else Refusal("token_binding", identity.provider)
     jkt, x5t_s256 = (None, None) if bound is None else (bound.jkt, bound.x5t_s256)
     reason = _certificate(x5t_s256, presented.certificate, known.certificate)

@@ -15,11 +15,12 @@ from cryptography import x509
 from gatebook.config.model import MTLSProvider
 from gatebook.errors import EnvironmentFault
 from gatebook.identity import certificate as certificates
+from gatebook.identity.binding import thumbprint
 from gatebook.identity.chain import Authorities, constrains_names, expires_at
 from gatebook.identity.crl_watch import CRLWatch
 from gatebook.identity.jws import Unfit
 from gatebook.identity.keyed import signed_sha256
-from gatebook.identity.types import Credential, Identity, Refusal
+from gatebook.identity.types import Bound, Credential, Identity, Refusal
 
 MAX_CERTIFICATES = 16_384
 _OF_SUBJECT = ("distinguished_name", "common_name", "organization", "organizational_unit", "user_id")
@@ -93,6 +94,7 @@ class MTLSMethod:
             roles=tuple(dict.fromkeys(roles)),
             groups=certificates.several(known, provider.groups_field),
             claims=certificates.claims(leaf, known),
+            bound=Bound(x5t_s256=thumbprint(credential.value)),
             issued_at=leaf.not_valid_before_utc.timestamp(),
             credential_sha256=signed_sha256(credential),
             expires_at=expires_at(chain),
