@@ -106,9 +106,9 @@ def cookies(configuration: Configuration) -> Block:
         cases = [directive(first, "$1"), directive(later, "$1$2"), directive("default", source)]
         found.append(directive("map", source, variable, block=cases))
         source = variable
-    cases = [directive(f"~*{OWN_COOKIES}", '""'), directive("default", source)]
+    cases = [directive(f"~*{OWN_COOKIES}", ""), directive("default", source)]
     found.append(directive("map", source, _FOREIGN_COOKIES, block=cases))
-    cases = [directive(f"~(?:^|; *){SESSION_COOKIE}=([^;]*)", "$1"), directive("default", '""')]
+    cases = [directive(f"~(?:^|; *){SESSION_COOKIE}=([^;]*)", "$1"), directive("default", "")]
     return [*found, directive("map", "$http_cookie", _SESSION, block=cases)]
 
 
