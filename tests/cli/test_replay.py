@@ -91,3 +91,14 @@ def test_policy_that_is_wrong_is_refused_before_anything_is_read(run: Run, logge
     ran = run("replay", "-c", str(logged.config), "--with", str(new))
     assert ran.code == 2
     assert "new.yaml" in ran.err
+
+
+def test_decision_that_this_version_cannot_read_is_counted_and_not_passed_over(run: Run, tmp_path: Path) -> None:
+    logged = Logged(tmp_path / "newer")
+    path = tmp_path / "newer" / "gatebook.yaml"
+    made = decision(20)
+    strange = msgspec.structs.replace(made, decision=msgspec.structs.replace(made.decision, reason="of_tomorrow"))
+    logged.add(strange)
+    found = run("replay", "-c", str(path), "--json").json()
+    assert found["decisions"] == 4
+    assert found["outside"]["why"] == {"a reason that this version does not know": 1}

@@ -73,6 +73,9 @@ def replay(
     tally = Tally(limit)
     with _progress(opened.size, quiet=as_json) as tell:
         for index, decision in _decisions(opened, since_us, until_us, tell):
+            if isinstance(decision, str):
+                tally.pass_over(decision)
+                continue
             tally.add(index, decision, replaying.judge(decision), stranger=not replaying.knows(decision))
     tell_gaps(opened)
     if as_json:
@@ -100,8 +103,8 @@ def _configurations(config: Path, paths: Paths) -> Iterator[Configuration]:
 
 def _decisions(
     opened: Reader, since_us: int | None, until_us: int | None, tell: Callable[[int], None]
-) -> Iterator[tuple[int, record.Decision]]:
-    """The newest first."""
+) -> Iterator[tuple[int, record.Decision | str]]:
+    """The newest first; a text says why one cannot be read."""
     size = opened.size
     for count, (index, data) in enumerate(opened.backwards()):
         if count % _EVERY == 0:
@@ -111,7 +114,8 @@ def _decisions(
         try:
             decision = record.decode(data)
         except ValueError:
-            continue  # of another version; `gatebook verify` says so
+            yield index, "a record that this version cannot read"
+            continue
         if not isinstance(decision, record.Decision) or (until_us is not None and decision.time_us >= until_us):
             continue
         if since_us is not None and decision.time_us < since_us:

@@ -84,6 +84,8 @@ class Replay:
         asked, made = decision.request, decision.decision
         if asked.path.startswith(OWN_PATHS):
             return Replayed("outside", None, ("gatebook's own pages, which no rule decides on",))
+        if made.reason not in REASONS:
+            return Replayed("outside", None, ("a reason that this version does not know",))
         if made.reason in _OURS:
             return Replayed("outside", None, (f"{made.reason}: a fault or a moment of gatebook's own",))
         if made.reason == "path_not_canonical":

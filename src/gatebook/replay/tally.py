@@ -66,6 +66,10 @@ class Tally:
             if len(self.listed) < self._limit:
                 self.listed.append(Difference(index, decision, found))
 
+    def pass_over(self, why: str) -> None:
+        self.kinds["outside"] += 1
+        self.why_outside[why] += 1
+
 
 def _count(counter: Counter[str], name: str) -> None:
     counter[name if name in counter or len(counter) < MAX_NAMES else OTHERS] += 1
