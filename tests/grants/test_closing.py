@@ -125,3 +125,18 @@ def test_without_the_readers_key_the_entry_says_that_nothing_was_counted(place: 
     (told,) = place.told()
     assert "accesses" not in told
     assert "reader's key" in told["not_counted"]
+
+
+def test_record_of_another_version_does_not_stop_the_count(place: Place) -> None:
+    place.access(10, place.grant.id)
+    opened = Reader(place.paths.ledger, "acme/node-1", place.paths.deks, keys.load_reader(place.paths.keys))
+    strange = [(99, f'{{"v":2,"of":"{place.grant.id}"}}'.encode())]
+
+    class Newer:
+        gaps = opened.gaps
+
+        def backwards(self) -> Any:
+            yield from strange
+            yield from opened.backwards()
+
+    assert closing.count(Newer(), place.grant) == closing.Count(1, told=False)

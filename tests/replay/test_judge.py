@@ -263,3 +263,9 @@ def test_tally_is_bounded_and_counts_what_it_does_not_list() -> None:
 )
 def test_keys_that_an_expression_may_read_are_never_missed(text: str, keys: set[str] | None) -> None:
     assert touched(text, "request.headers") == (None if keys is None else frozenset(keys))
+
+
+def test_address_of_ipv4_within_ipv6_is_one_address_to_conditions() -> None:
+    denying = policy("true", deny=[{"name": "d", "when": "client.address == '192.0.2.7'"}])
+    mapped = msgspec.structs.replace(asked(), address="::ffff:192.0.2.7")
+    assert guarded(denying, mapped, ANN).decision.reason == "deny_rule"

@@ -9,7 +9,8 @@ Blocks: the ledger, the disk, the recorder. Called by the supervisor alone, one 
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 from gatebook import record
 from gatebook.config.model import Configuration
@@ -17,7 +18,7 @@ from gatebook.errors import LedgerError
 from gatebook.identity import grant_file
 from gatebook.identity.grant import Grant
 from gatebook.ledger import keys
-from gatebook.ledger.read import Reader
+from gatebook.ledger.read import Gap, Reader
 from gatebook.paths import Paths
 from gatebook.recorder.submit import submit
 
@@ -26,6 +27,14 @@ SETTLE_S = 15  # between a grant's end and its count: what was allowed before is
 CLOCK_SLACK_US = 3_600_000_000
 _LOOK_EVERY = 1024  # entries between two looks at the time of one
 ACTOR = "gatebook"
+
+
+class Backwards(Protocol):
+    """The part of `ledger.read.Reader` that is used here."""
+
+    @property
+    def gaps(self) -> list[Gap]: ...
+    def backwards(self) -> Iterator[tuple[int, bytes]]: ...
 
 
 class Count(NamedTuple):
@@ -70,20 +79,30 @@ def _reader(configuration: Configuration, paths: Paths) -> Reader | None:
     return Reader(paths.ledger, configuration.origin, paths.deks, keys.load_reader(paths.keys))
 
 
-def count(reader: Reader, grant: Grant) -> Count:
+def count(reader: Backwards, grant: Grant) -> Count:
     """From the ledger's end back to when it was decided. Raises LedgerError where a part cannot be read."""
     accesses, told = 0, False
     needle = f'"{grant.id}"'.encode()
     begin_us = (grant.decided or 0) * 1_000_000 - CLOCK_SLACK_US
     for number, (_, data) in enumerate(reader.backwards()):
         if needle in data:
-            made = record.decode(data)
+            made = _decoded(data)
             if isinstance(made, record.Decision):
                 accesses += grant.id in made.decision.grants
             elif isinstance(made, record.Admin) and made.action == "grant.complete":
                 told = told or made.detail.get("id") == grant.id
-        elif number % _LOOK_EVERY == 0 and record.decode(data).time_us < begin_us:
-            break
+        elif number % _LOOK_EVERY == 0:
+            made = _decoded(data)
+            if made is not None and made.time_us < begin_us:
+                break
     if reader.gaps:
         raise LedgerError(f"accesses under grant {grant.id} cannot be counted: {reader.gaps[0].why}")
     return Count(accesses, told)
+
+
+def _decoded(data: bytes) -> record.Record | None:
+    """None for a record of another version: that one names no grant of ours."""
+    try:
+        return record.decode(data)
+    except ValueError:
+        return None

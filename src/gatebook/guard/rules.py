@@ -91,7 +91,7 @@ class Rules:
             host=asked.host,
             protocol=protocol_version(asked.protocol),
             headers=Fields(asked.headers),
-            address=canonical_address(asked.address) or asked.address,
+            address=_spelt_once(asked.address),
             port=asked.port,
             tls_version=tls_version(asked.tls) or None,
             tls_cipher=cipher_name(asked.cipher) or None,
@@ -233,6 +233,11 @@ class Rules:
             presented = self._keys.fingerprint(signed_sha256(credential))
             return record.IdentityPart(provider=who.provider, method=method, credential=presented)
         return None
+
+
+def _spelt_once(address: str) -> str:
+    """So that `::ffff:192.0.2.7` is 192.0.2.7 to conditions and limits, as it is on record."""
+    return address if ":" not in address else canonical_address(address) or address
 
 
 def _unclear(match: Match | Miss, asked: Asked) -> tuple[Literal["query", "headers"], ...]:

@@ -235,6 +235,8 @@ class Supervisor:
                 if str(error) != said:
                     said = str(error)
                     log.error("grants that have ended are not on record as that yet", why=said)
+            except Exception:
+                log.exception("error of our own while completing grants")
 
     # -- orders -----------------------------------------------------------------------------------------
     async def _command(self, command: str) -> dict[str, Any]:
