@@ -198,17 +198,18 @@ def test_line_that_we_fail_on_is_lost_and_stops_nothing(placed: Callable[..., Pl
     assert place.book.events() == [("gateway.log_unreadable", {"lines": 1})]
 
 
-def test_line_whose_pseudonym_has_no_room_is_not_lost(placed: Callable[..., Place]) -> None:
+@pytest.mark.parametrize("error", [LedgerFull("no room"), OSError(24, "Too many open files"), MemoryError()])
+def test_line_for_which_there_is_no_room_is_not_lost(placed: Callable[..., Place], error: Exception) -> None:
     """A full disk ends the process; the line is read again, once, by the next."""
 
     def pseudonym(name: str) -> bytes:
-        raise LedgerFull("no room")
+        raise error
 
     place = placed(configuration=configured(audit={"address": "pseudonym"}), pseudonym=pseudonym)
     (index,) = place.book.decide(1)
     place.gateway.line(1, index)
     place.gateway.line(2)
-    with pytest.raises(LedgerFull):
+    with pytest.raises(type(error)):
         place.desk.read()
     place.book.decide(3)  # somebody else's commit, before the process ends
     place.dies_and_starts_again()

@@ -83,6 +83,21 @@ def test_process_that_never_was_is_nobody() -> None:
     assert workers.since(worker) is None
 
 
+def test_number_of_nobody_is_looked_up_once_and_anew_when_somebody_has_it() -> None:
+    """Of a gateway that has ended while nobody read there may be many lines."""
+    looks: list[int] = []
+
+    def look(pid: int) -> int | None:
+        looks.append(pid)
+        return 5 if len(looks) > 1 else None
+
+    workers = Workers("boot-1", look)
+    assert [workers.worker(7) for _ in range(3)] == [7, 7, 7]
+    assert looks == [7]
+    workers.refresh()
+    assert workers.worker(7) != 7
+
+
 def test_many_processes_over_time_make_nobody_grow() -> None:
     processes = Processes(*range(1, 10_000))
     workers = processes.workers()

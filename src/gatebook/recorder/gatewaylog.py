@@ -99,8 +99,8 @@ class GatewayLog:
         """A line that we fail on is lost; it would stop the next process as well, and then for good."""
         try:
             return take(data)
-        except LedgerError:
-            raise
+        except (LedgerError, OSError, MemoryError):
+            raise  # the machine's doing, not the line's: the next process reads it again
         except Exception:
             log.exception("error in reading a line of the gateway's log; it counts as lost")
             self._unreadable += 1

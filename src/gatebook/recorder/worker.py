@@ -55,9 +55,7 @@ class Workers:
         known = self._known.get(pid)
         if known is None:
             since = self._look(pid)
-            if since is None:
-                return pid
-            known = self._known[pid] = self._number(pid, since)
+            known = self._known[pid] = pid if since is None else self._number(pid, since)
         return known
 
     def alive(self, worker: int) -> bool:
