@@ -13,7 +13,7 @@ from tests.identity.deployment import KEYS, configuration
 from tests.identity.mint import ISSUER, NOW, claims, ec_key, mint, oidc
 from tests.pki import Authority
 
-from gatebook.config.model import IntrospectionProvider, ProviderClient
+from gatebook.config.model import IntrospectionProvider, Login, ProviderClient
 from gatebook.errors import GatebookError
 from gatebook.identity.api_key import make_text
 from gatebook.identity.keyed import signed_sha256
@@ -54,6 +54,8 @@ def test_issuers_are_those_whose_tokens_are_verified_here() -> None:
     )
     staff, both = oidc(), oidc(issuer="https://asked.example")
     assert verified_issuers(configuration(staff=staff, both=both, asked=asked)) == {ISSUER}
+    people = oidc(login=Login(client=asked.client))
+    assert verified_issuers(configuration(people=people)) == {ISSUER, "/.gatebook/sessions/people"}
 
 
 def test_api_key_and_fingerprint_are_taken() -> None:

@@ -195,3 +195,18 @@ def told(place: Place, token: str, provider: str = "people") -> int:
         f"/.gatebook/backchannel-logout/{provider}", method="POST", data={"logout_token": token}
     )
     return answer.status_code
+
+
+def test_operator_revokes_a_session_by_its_id_its_fingerprint_or_its_cookie(place: Place) -> None:
+    browsers = [Browser(place.deployment) for _ in range(4)]
+    back = [each.log_in(place.idp, subject="ivan", sid=f"of ivan {n}") for n, each in enumerate(browsers)]
+    issued = [place.deployment.access(answer.headers["X-Request-ID"])["issued"] for answer in back]
+    people = ("--identity", "people")
+    for named in (
+        ("--token-id", issued[0]["token_id"], *people),
+        ("--session", issued[1]["family"], *people),
+        ("--credential", issued[2]["credential"]),
+        ("--credential", browsers[3].cookies[SESSION]),
+    ):
+        place.deployment.cli("revoke", *named, "--reason", "a test", "-c", str(place.deployment.config))
+    until(lambda: all(each.ask("/orders/7").status_code == 401 for each in browsers), "the end of the sessions")

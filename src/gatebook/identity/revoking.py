@@ -16,6 +16,7 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from gatebook.config.model import Configuration, IntrospectionProvider, OIDCProvider
 from gatebook.errors import GatebookError
+from gatebook.identity import session
 from gatebook.identity.api_key import is_well_formed
 from gatebook.identity.jws import Unfit
 from gatebook.identity.jwt import read
@@ -50,6 +51,7 @@ def verified_issuers(configuration: Configuration) -> frozenset[str]:
     named = {provider.issuer for provider in providers if isinstance(provider, OIDCProvider)}
     if configuration.token_service is not None:
         named.add(configuration.own_issuer)
+    named.update(session.issuer(configuration, name) for name in configuration.logins)
     return frozenset(named - {p.issuer for p in providers if isinstance(p, IntrospectionProvider)})
 
 
