@@ -19,6 +19,7 @@ from tests.identity.provider import Provider
 from tests.pki import Authority
 
 from gatebook import starter
+from gatebook.cli.explain import _header
 
 Run = Callable[..., Any]
 READER = '{"roles": ["reader"]}'
@@ -232,6 +233,11 @@ def test_configuration_that_is_wrong_is_told_with_its_line(run: Run, config: Pat
     ran = run("explain", "GET", "/orders/7", "--as", "{}", "--json", "-c", str(config))
     (problem,) = json.loads(ran.out)["error"]["problems"]
     assert (ran.code, problem["line"] > 0, problem["key"]) == (2, True, "routes[1].allow[0].when")
+
+
+def test_header_may_be_spelt_as_curl_takes_it() -> None:
+    for spelling in ("X-Tenant=a:b", "X-Tenant: a:b", "X-Tenant:a:b"):
+        assert _header(spelling) == ("x-tenant", "a:b")
 
 
 def test_headers_address_and_time_reach_the_conditions(run: Run, config: Path) -> None:

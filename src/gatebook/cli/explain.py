@@ -109,9 +109,12 @@ def _request(method: str, target: str, header: list[str], host: str, address: st
 
 
 def _header(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign or not name.replace("-", "").replace("_", "").isalnum():
-        raise typer.BadParameter("expected NAME=VALUE", param_hint="--header")
+    """`Name: value`, as curl takes it, or `NAME=VALUE`."""
+    sign = ":" if ":" in text.partition("=")[0] else "="
+    name, found, value = text.partition(sign)
+    name, value = name.strip(), value.strip()
+    if not found or not name.replace("-", "").replace("_", "").isalnum():
+        raise typer.BadParameter("expected NAME=VALUE, or 'Name: value'", param_hint="--header")
     return name.lower(), value
 
 
