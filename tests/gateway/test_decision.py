@@ -83,6 +83,13 @@ def test_denial_bears_the_headers_that_its_status_wants(rig: Rig) -> None:
     assert rig.ask().one("WWW-Authenticate") == 'Bearer realm="acme", error="invalid_token"'
 
 
+def test_cache_poisoning_by_a_denial_fails_since_no_cache_keeps_it(rig: Rig) -> None:
+    for status in (401, 403, 404, 405):
+        rig.decide = lambda seen, status=status: deny(status)  # type: ignore[misc]
+        assert rig.ask("/index.html").one("Cache-Control") == "no-store"
+    assert rig.ask("/.gatebook/guard").one("Cache-Control") == "no-store"
+
+
 def test_head_is_denied_without_a_body(rig: Rig) -> None:
     rig.decide = lambda seen: deny(404)
     answer = rig.ask(method="HEAD")

@@ -71,3 +71,8 @@ def test_token_without_an_end_is_remembered_for_good(claims: dict[str, Any]) -> 
 def test_token_without_an_id_is_refused() -> None:
     nameless = msgspec.structs.replace(TOKEN, token_id=None)
     assert of_token(nameless) == Refusal("token_id_missing", "staff")
+
+
+def test_end_beyond_all_numbers_is_no_error_of_ours() -> None:
+    for exp in (1e308, 1 << 62, 1e300):
+        assert use(claims={"iss": "https://login.example", "exp": exp}).until_us == FOR_GOOD_US

@@ -523,6 +523,18 @@ def test_replayed_back_channel_logout_is_refused_and_ends_no_later_session(place
     assert later.ask("/orders/7").status_code == 200
 
 
+def test_back_channel_logout_by_a_provider_whose_clock_is_behind_ends_the_session(
+    place: Place, browser: Browser
+) -> None:
+    """Both of its tokens are of its own clock: what began before the logout is not saved by ours."""
+    now = int(time.time())
+    browser.log_in(place.idp, subject="gina", iat=now - 20)
+    assert browser.ask("/orders/7").status_code == 200
+    assert told(place, place.idp.logout_token(sub="gina", iat=now - 10)).status_code == 200
+    until(lambda: browser.ask("/orders/7").status_code == 401, "the end of the session")
+    assert place.reason(browser.ask("/orders/7")) == "credential_revoked"
+
+
 # -- keys -----------------------------------------------------------------------------------------------
 def test_session_outlives_the_key_that_signs_but_not_its_withdrawal(stopped_place: Place) -> None:
     place = stopped_place

@@ -227,6 +227,7 @@ def to_client() -> Block:
 def of_denial() -> Block:
     return to_client() + _add(
         {
+            "Cache-Control": "no-store",  # it is one caller's, of this moment
             "Retry-After": "$gatebook_denied_again",
             "Allow": FROM_GUARD["Gatebook-Allow"],
             "WWW-Authenticate": FROM_GUARD["Gatebook-Authenticate"],
@@ -235,7 +236,7 @@ def of_denial() -> Block:
 
 
 def of_problem() -> Block:
-    return to_client() + _add({"Retry-After": "$gatebook_again"})
+    return to_client() + _add({"Cache-Control": "no-store", "Retry-After": "$gatebook_again"})
 
 
 def _add(lines: dict[str, str]) -> Block:

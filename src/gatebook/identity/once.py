@@ -39,5 +39,5 @@ def of_token(identity: Identity) -> Use | Refusal:
         key = key_of("provider's token", identity.provider, identity.token_id)
     until_us = FOR_GOOD_US
     if isinstance(exp, (int, float)):
-        until_us = min(max(int(exp * 1e6), int(identity.expires_at * 1e6)), FOR_GOOD_US)
+        until_us = int(min(max(exp, identity.expires_at) * 1e6, FOR_GOOD_US))
     return Use(key, until_us, Refusal("token_replayed", identity.provider))

@@ -42,8 +42,9 @@ from gatebook.portal.transaction import Transaction
 from gatebook.wire import CALLBACK
 
 LOGIN: Final = "/.gatebook/login"
-BURST: Final = 100
+BURST: Final = 100  # logins of one person at once; and in each life of a session, but at least one an hour
 INTERVAL_S: Final = 60.0
+_LONGEST_INTERVAL_S: Final = 3600.0
 _HOME: Final = "/"
 _MAX_CODE: Final = 2048
 
@@ -67,7 +68,11 @@ class Logins:
         self._parties = parties
         self._sessions = sessions
         self._key = key
-        self._begun_by = Throttle(BURST, INTERVAL_S)
+        # What a session costs lasts as long as itself.
+        self._begun_by = {
+            name: Throttle(BURST, min(max(INTERVAL_S, party.login.session_ttl / BURST), _LONGEST_INTERVAL_S))
+            for name, party in parties.items()
+        }
 
     def pages(self) -> dict[str, Page]:
         found = {LOGIN: Page("gatebook:login", ("GET",), partial(told, self._login))}
@@ -116,9 +121,10 @@ class Logins:
             raise No("session_too_large", made.who)
         # What ends is revoked one by one, so nobody may begin so many that the file of revocations fills up.
         now = time.monotonic()
-        if self._begun_by.wait_s(f"{party.name}:{made.who.subject}", now):
+        begun_by = self._begun_by[party.name]
+        if begun_by.wait_s(made.who.subject, now):
             raise No("attempts_exceeded", made.who)
-        self._begun_by.count(f"{party.name}:{made.who.subject}", now)
+        begun_by.count(made.who.subject, now)
         before = self._sessions.current(call, self._parties.values())
         await call.record("session_issued", made.who, made.issued)
         # A crash here leaves on record what nobody was given.

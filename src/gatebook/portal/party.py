@@ -58,12 +58,14 @@ class Party:
             if self._known is not None and age_s < self.provider.jwks_refresh and not newer:
                 return self._known
             if now - self._tried_s >= (RETRY_S if self._known is None else REFETCH_S):
-                self._tried_s = now
                 try:
                     self._known = await self._discovery.published()
                     self._known_since_s, age_s = now, 0.0
                 except Unusable as error:
                     self._failure = str(error)
+                finally:
+                    # Counted from the end: whoever has waited meanwhile is answered by it, and does not wait anew.
+                    self._tried_s = time.monotonic()
             if self._known is None or age_s > self.provider.jwks_max_age:
                 raise Unusable(self._failure)
             return self._known

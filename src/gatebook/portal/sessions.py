@@ -61,7 +61,8 @@ class Sessions:
             "iss": session.issuer(self._configuration, party.name),
             "aud": session.audience(self._configuration),
             "sub": identity.subject,
-            "iat": int(now),
+            # By the provider's clock where that is behind ours: what it says later, at a logout, is by that clock.
+            "iat": int(min(now, identity.issued_at or now)),
             "exp": expires,
             "jti": token_id,
             "sid": person.sid or token_id,
