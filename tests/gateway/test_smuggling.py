@@ -6,6 +6,7 @@ import json
 
 import pytest
 from tests.gateway.rig import Rig
+from tests.gateway.test_cookies import LOGIN
 
 END = b"\r\n\r\n"
 
@@ -197,3 +198,14 @@ def test_http_0_9_is_refused_and_recorded(rig: Rig) -> None:
     assert json.loads(said)["status"] == 505
     assert not rig.guarded
     assert rig.line()["q"] == "/old"
+
+
+def test_http_0_9_does_not_get_to_the_portal_as_something_that_no_gateway_sends(fresh: Rig) -> None:
+    fresh.start(**LOGIN)
+    with fresh.connected() as connection:
+        connection.sendall(b"GET /.gatebook/login\r\n")
+        said = b""
+        while part := connection.recv(65536):
+            said += part
+    assert json.loads(said)["status"] == 505
+    assert fresh.line()["q"] == "/.gatebook/login"

@@ -83,6 +83,7 @@ def locations(configuration: Configuration, paths: Paths) -> Block:
                 # Where the portal has not answered, an error page has, and its line is the usual one.
                 directive("access_log", access, PORTAL, f"if=${PORTAL}_decided"),
                 directive("access_log", access, "gatebook_undecided", f"if=${PORTAL}_undecided"),
+                directive("if", "$server_protocol", "=", "", block=[directive("return", 505)]),  # HTTP/0.9
                 *headers.cleaned(configuration),
                 directive(
                     "limit_req", "zone=gatebook_requests", f"burst={configuration.gateway.flood.burst}", "nodelay"

@@ -64,15 +64,16 @@ class _Server(uvicorn.Server):
 
 def lifetime_s(configuration: Configuration) -> float:
     """The longest that something signed here can be good, by any clock."""
-    service = configuration.token_service
-    lasting_s = [
+    sessions_s = [
         provider.login.session_ttl + SKEW_S for provider in configuration.logins.values() if provider.login
     ]
-    return (
-        max(lasting_s, default=0.0)
-        if service is None
-        else max([*lasting_s, service[1].access_ttl + service[1].clock_skew])
-    )
+    return max([access_lifetime_s(configuration), *sessions_s])
+
+
+def access_lifetime_s(configuration: Configuration) -> float:
+    """The same of an access token alone: so long a revoked one takes room in the file of revocations."""
+    service = configuration.token_service
+    return 0.0 if service is None else service[1].access_ttl + service[1].clock_skew
 
 
 def schedule(configuration: Configuration) -> Schedule:
@@ -110,7 +111,9 @@ async def serve(paths: Paths) -> None:
         await application.portal.scribe.append(said)
 
     signing = Signing(paths.portal_keys, paths.portal_jwks, schedule(configuration), announce)
-    desk = Desk(paths, lambda: application.portal.scribe, lambda: lifetime_s(application.portal.configuration))
+    desk = Desk(
+        paths, lambda: application.portal.scribe, lambda: access_lifetime_s(application.portal.configuration)
+    )
     lasting = Lasting(signing, desk)
     application = Application(recorder, signing, make_portal(configuration, paths, keys, recorder, lasting))
     loop = asyncio.get_running_loop()
