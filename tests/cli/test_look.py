@@ -124,6 +124,12 @@ def test_without_a_readers_key_nobody_reads(run: Run, tmp_path: Path) -> None:
     assert len(lines(ran.out)) == 4
 
 
+def test_following_up_to_a_moment_is_refused_instead_of_waiting_for_ever(run: Run, logged: Logged) -> None:
+    ran = run("log", "--follow", "--until", "1m", "-c", str(logged.config))
+    assert (ran.code, ran.out) == (2, "")
+    assert "--until" in ran.err
+
+
 @pytest.fixture
 def following(tmp_path: Path) -> Iterator[tuple[Logged, subprocess.Popen[str]]]:
     logged = Logged(tmp_path)

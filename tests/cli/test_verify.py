@@ -89,6 +89,15 @@ def test_another_logs_key_verifies_nothing(run: Run, logged: Logged, tmp_path: P
     assert ran.code == 12
 
 
+@pytest.mark.parametrize(("option", "wrong"), [("--key", "reader.pub"), ("--reader", "log.key")])
+def test_wrong_file_named_as_a_key_is_not_taken_for_damage_to_the_ledger(
+    run: Run, logged: Logged, option: str, wrong: str
+) -> None:
+    ran = run("verify", option, str(logged.paths.keys / wrong), "-c", str(logged.config))
+    assert (ran.code, ran.out) == (3, "")
+    assert f"should be a copy of {'log.pub' if option == '--key' else 'reader.key'}" in ran.err
+
+
 def test_folder_without_a_ledger_says_what_was_expected(run: Run, tmp_path: Path) -> None:
     ran = run("verify", str(tmp_path))
     assert ran.code == 3

@@ -514,6 +514,23 @@ def test_damaged_frame_hides_its_own_records_only(big: Forge) -> None:
     )
 
 
+def test_damaged_memo_is_said_to_lose_no_entry(forge: Forge) -> None:
+    path = forge.segments[0]
+    flip(path, path.read_bytes().index(b"snapshot"))
+    report = check(forge)
+    assert one(report)[:2] == (1, "damaged")
+    assert report.findings[0].consequence == "no entry is lost with it"
+
+
+def test_tiles_that_were_swapped_are_told_by_their_first_and_last_entry(big: Forge) -> None:
+    one_tile, other = (big.ledger / "log/tile/entries" / name for name in ("001", "002"))
+    held = one_tile.read_bytes()
+    one_tile.write_bytes(other.read_bytes())
+    other.write_bytes(held)
+    said = [finding.what for finding in check(big, key=False).findings]
+    assert said == [f"entries {n} to {n + 255} are not what was signed" for n in (256, 512)]
+
+
 def test_header_that_was_changed_is_damaged(forge: Forge) -> None:
     flip(forge.segments[1], 30)
     report = check(forge)
@@ -537,7 +554,7 @@ def test_tail_beyond_the_checkpoint_is_normal(forge: Forge) -> None:
     report = check(forge)
     assert report.findings == []
     assert report.tail == 3
-    assert any("not signed for yet" in text for text in report.rests_on)
+    assert any("nothing is signed for yet" in text for text in report.rests_on)
 
 
 def test_frame_that_is_being_written_is_no_finding_at_any_length(tmp_path: Path) -> None:

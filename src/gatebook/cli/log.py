@@ -59,6 +59,8 @@ def log(
 
     Example: `gatebook log --since 1h --status 4xx`, or `gatebook log --follow --json | jq .decision`
     """
+    if follow and until is not None:
+        raise typer.BadParameter("what is still to come is never before it", param_hint="--until with --follow")
     only = _filter(
         since, until, identity, route, status, verdict, reason, method, shadow_differs, signals, everything
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -16,7 +16,7 @@ from gatebook.access.pairing import Pairing
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
 from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.config.load import state_dir
-from gatebook.errors import EnvironmentFault
+from gatebook.errors import Damaged, EnvironmentFault
 from gatebook.ledger import keys
 from gatebook.ledger.note import Verifier
 from gatebook.ledger.verify import Private, Report
@@ -102,7 +102,8 @@ def _place(path: Path | None, config: Path) -> _Place:
 def _verifier(place: _Place, key: Path | None, *, is_copy: bool) -> tuple[Verifier, bool]:
     """The log's key, and whether it is the copy's own word."""
     if key is not None:
-        return keys.load_verifier(key), False
+        with _named_for(key, "log.pub"):
+            return keys.load_verifier(key), False
     if not (place.keys / keys.LOG_PUB).exists():
         raise EnvironmentFault(
             f"{place.keys / keys.LOG_PUB}: no such key; name the log's public key by --key, as you were given it"
@@ -113,7 +114,17 @@ def _verifier(place: _Place, key: Path | None, *, is_copy: bool) -> tuple[Verifi
 def _private(place: _Place, reader: Path | None) -> Private | None:
     if reader is None and not (place.keys / keys.READER_KEY).exists():
         return None
-    return Private(place.deks, keys.load_reader(reader or place.keys), Pairing())
+    with nullcontext() if reader is None else _named_for(reader, "reader.key"):
+        return Private(place.deks, keys.load_reader(reader or place.keys), Pairing())
+
+
+@contextmanager
+def _named_for(path: Path, expected: str) -> Iterator[None]:
+    """A file that was named by mistake is no damage to the ledger, and must not end with that exit code."""
+    try:
+        yield
+    except Damaged as error:
+        raise EnvironmentFault(f"{error}; {path} should be a copy of {expected}") from None
 
 
 @contextmanager

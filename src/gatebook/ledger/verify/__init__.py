@@ -244,7 +244,10 @@ def _grounds(size: int, report: Report, verifier: Verifier) -> list[str]:
             f"so the key's holder could have written another history"
         )
     if report.tail:
-        said.append(f"{entries(size, size + report.tail)} are not signed for yet; the next checkpoint covers them")
+        said.append(
+            f"of {entries(size, size + report.tail)} nothing is signed for yet: they were being written when this "
+            f"was copied, or an older checkpoint was put here"
+        )
     said.append("an older copy of the whole ledger would pass too: compare with a checkpoint kept elsewhere")
     return said
 

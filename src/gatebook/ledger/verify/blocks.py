@@ -170,9 +170,11 @@ class Blocks:
         first = number * TILE_WIDTH
         pairs = zip(witness.hashes or (), right.hashes or (), strict=False)
         wrong = [first + at for at, (said, true) in enumerate(pairs) if said != true]
-        where = entries(wrong[0], wrong[0] + 1) if wrong else block_name(number, self._size)
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        sure = "is not what was signed" if self._is_expected(number) else "is not what the others say"
+        at_once = bool(wrong) and wrong[-1] - wrong[0] == len(wrong) - 1
+        where = entries(wrong[0], wrong[-1 if at_once else 0] + 1) if wrong else block_name(number, self._size)
+        more = "" if at_once or not wrong else f" and {len(wrong) - 1} more"
+        verb = "is" if len(wrong) == 1 else "are"
+        sure = f"{verb} not what was signed" if self._is_expected(number) else f"{verb} not what the others say"
         in_segments = witness.place == "segments"
         self._report.found(
             1 if in_segments else 0,

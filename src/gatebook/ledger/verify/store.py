@@ -210,17 +210,18 @@ class Store:
         place = error.place
         intact = hash_of_frame_is_right(view, place.offset)
         self.explained.append(place.first_index)
-        lost = (
-            entries(place.first_index, following.first_index) if following else f"entries from {place.first_index}"
-        )
+        if following is None:
+            lost = f"the records of entries from {place.first_index} on cannot be read here"
+        elif following.first_index == place.first_index:  # a memo
+            lost = "no entry is lost with it"
+        else:
+            lost = f"{entries(place.first_index, following.first_index)} cannot be read here"
         self._report.found(
             1,
             "tampered" if intact else "damaged",
             f"segments/{info.path.name}, byte {place.offset}",
             f"frame {place.number}: {str(error).partition(': ')[2]}",
-            f"the records of {lost} on cannot be read here"
-            if following is None
-            else f"{lost} cannot be read here",
+            lost,
         )
 
 
