@@ -559,4 +559,5 @@ def test_session_outlives_the_key_that_signs_but_not_its_withdrawal(stopped_plac
     place.deployment.paths.portal_keys.parent.rmdir()
     place.deployment.start()
     Browser(place.deployment).log_in(place.idp)
+    until(lambda: old.ask("/orders/7").status_code == 401, "guards to know the new keys")
     refused(place, old.ask("/orders/7"), 401, "token_key_unknown")

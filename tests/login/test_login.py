@@ -170,10 +170,10 @@ def test_login_that_the_provider_refuses_is_said_and_on_record(place: Place, bro
 
 
 def test_back_channel_logout_ends_that_session_alone(place: Place, browser: Browser) -> None:
-    browser.log_in(place.idp, sid="one")
+    browser.log_in(place.idp, sid="first")
     second = Browser(place.deployment)
-    second.log_in(place.idp, sid="two")
-    answer = told(place, place.idp.logout_token(sid="one", sub="alice"))
+    second.log_in(place.idp, sid="second")
+    answer = told(place, place.idp.logout_token(sid="first", sub="alice"))
     assert answer == 200
     until(lambda: browser.ask("/orders/7").status_code == 401, "the end of the session")
     assert second.ask("/orders/7").status_code == 200

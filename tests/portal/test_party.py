@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from gatebook.config.model import Login, OIDCProvider, ProviderClient, Secret
 from gatebook.identity import discovery
+from gatebook.identity.discovery import Endpoints, Published
 from gatebook.identity.fetch import Unusable
-from gatebook.portal.party import Party
+from gatebook.identity.jwk import NONE
+from gatebook.portal import transaction
+from gatebook.portal.party import MAX_WAITING, Party
 
 
-def test_provider_that_hangs_holds_up_all_logins_together_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provider_that_hangs_holds_up_few_logins_all_together_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one after the other: a queue of logins would take every place that the token service needs too."""
     asyncio.run(_logins_at_one_that_hangs(monkeypatch))
 
@@ -36,8 +40,18 @@ async def _logins_at_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
         type="oidc", issuer=f"http://127.0.0.1:{port}", audience=["orders-api"], login=Login(client=client)
     )
     party = Party("people", provider, "https://api.acme.example")
-    answers = await asyncio.gather(*(party.published() for _ in range(8)), return_exceptions=True)
+    answers = await asyncio.gather(*(party.published() for _ in range(MAX_WAITING + 8)), return_exceptions=True)
     assert all(isinstance(answer, Unusable) for answer in answers)
     assert asked == 1
+    assert [str(answer) for answer in answers[MAX_WAITING:]] == ["too many wait for it"] * 8
+    again = transaction.begin("people", "/", time.time())
+    party._known = Published(Endpoints(provider.issuer, provider.issuer, None, False), NONE)
+    party._known_since_s = time.monotonic()
+    monkeypatch.setattr("gatebook.portal.party.TOTAL_TIMEOUT_S", 0.3)
+    redeemed = await asyncio.gather(
+        *(party.redeem("code", again) for _ in range(MAX_WAITING + 8)), return_exceptions=True
+    )
+    assert [str(answer) for answer in redeemed].count("too many wait for it") == 8
+    assert asked == 1 + MAX_WAITING
     server.close()
     await server.wait_closed()

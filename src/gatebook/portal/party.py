@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 from urllib.parse import urlencode
 
@@ -30,6 +31,9 @@ from gatebook.wire import CALLBACK
 REFETCH_S: Final = 10.0
 RETRY_S: Final = 2.0  # as long as nothing is known of the provider
 MAX_ANSWER_BYTES: Final = 64 << 10
+MAX_WAITING: Final = (
+    64  # for one provider: who logs in at another, or wants a token of ours, has a place in the portal
+)
 R = TypeVar("R")
 
 
@@ -46,12 +50,17 @@ class Party:
         self._context = None if is_local(provider.issuer) else tls_context(provider.ca)
         self._discovery = Discovery(provider)
         self._fetching = asyncio.Lock()
+        self._waiting = 0
         self._known: Published | None = None
         self._known_since_s = self._tried_s = float("-inf")
         self._failure = ""
 
     async def published(self, newer: bool = False) -> Published:
         """Raises Unusable."""
+        with self._place():
+            return await self._published(newer)
+
+    async def _published(self, newer: bool) -> Published:
         async with self._fetching:
             now = time.monotonic()
             age_s = now - self._known_since_s
@@ -100,8 +109,9 @@ class Party:
         form, headers = self._auth.prove(time.time())
         form |= {"grant_type": "authorization_code", "code": code, "redirect_uri": self.redirect_uri}
         form["code_verifier"] = login.verifier
-        async with patience(TIMEOUT_S, TOTAL_TIMEOUT_S), new_client(self._context, TIMEOUT_S) as client:
-            data = await ask(client, endpoint, MAX_ANSWER_BYTES, form, headers)
+        with self._place():
+            async with patience(TIMEOUT_S, TOTAL_TIMEOUT_S), new_client(self._context, TIMEOUT_S) as client:
+                data = await ask(client, endpoint, MAX_ANSWER_BYTES, form, headers)
         try:
             told = parse_object(data)
         except ValueError as error:
@@ -124,6 +134,17 @@ class Party:
         return await self._judged(
             token, lambda keys: id_token.logout(token, self.name, self.provider, keys, time.time())
         )
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Among those who wait for this provider. Raises Unusable."""
+        if self._waiting >= MAX_WAITING:
+            raise Unusable("too many wait for it")
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     async def _judged(self, token: Token, judge: Callable[[Keys], R]) -> R:
         try:
