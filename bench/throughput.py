@@ -22,7 +22,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.deployment import Deployment, free_port, until
+from tests.e2e.deployment import Deployment, until
+from tests.ports import free_port
 
 TICKS = os.sysconf("SC_CLK_TCK")
 ANSWER = '{"order":7,"state":"paid"}'

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from tests.e2e.deployment import free_port
+from tests.ports import free_port
 
 REALM = "acme"
 AUDIENCE = "orders-api"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.pki import DAY, HOUR, Authority
+from tests.ports import free_port
 
 from gatebook import certificates, starter
 from gatebook.config.load import load
@@ -22,13 +23,6 @@ from gatebook.paths import Paths, make_private
 
 Run = Callable[..., Any]
 NOW = datetime.datetime.now(datetime.UTC)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Deployment:

@@ -24,6 +24,7 @@ import httpx2
 from tests.e2e.issuer import Issuer
 from tests.e2e.upstream import Upstream
 from tests.pki import Pair
+from tests.ports import free_port
 
 from gatebook.errors import EnvironmentFault
 from gatebook.paths import Paths
@@ -31,13 +32,6 @@ from gatebook.supervisor import control
 
 DEADLINE_S = 30.0
 GATEBOOK = (sys.executable, "-m", "gatebook")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def until(holds: Callable[[], Any], what: str = "that", deadline_s: float = DEADLINE_S) -> Any:

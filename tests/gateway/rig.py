@@ -34,6 +34,7 @@ from tests.gateway.message import (
     read_request,
     responds,
 )
+from tests.ports import free_port
 
 from gatebook import certificates
 from gatebook.config.model import Configuration
@@ -338,13 +339,6 @@ class Rig:
     def line(self) -> dict[str, str]:
         (found,) = self.settled(1)
         return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _merged(base: Any, over: Any) -> Any:

@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.gateway.rig import free_port
 from tests.gateway.test_render import configured
+from tests.ports import free_port
 
 from gatebook.errors import EnvironmentFault
 from gatebook.gateway import nginx, render

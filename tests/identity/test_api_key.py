@@ -61,7 +61,9 @@ def test_slip_of_one_letter_is_found_by_the_checksum(at: int, letter: str) -> No
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"gbk_", TEXT.encode() + b"\n", TEXT.upper().encode(), b" " + TEXT.encode(), b"\xff" * 63]
+    "text",
+    [b"", b"gbk_", TEXT.encode() + b"\n", TEXT.upper().encode(), b" " + TEXT.encode(), b"\xff" * 63],
+    ids=["nothing", "beginning", "line break", "capitals", "space", "bytes"],
 )
 def test_noise_is_no_key(text: bytes) -> None:
     assert not is_well_formed(text)

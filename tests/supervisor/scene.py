@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from tests.gateway.rig import free_port
+from tests.ports import free_port
 
 from gatebook import record, starter
 from gatebook.config import effective
