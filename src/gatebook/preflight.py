@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from gatebook import certificates, limits, policy, redact
 from gatebook.config import secret
-from gatebook.config.load import examine, locate
+from gatebook.config.load import examine, locate, rest_of
 from gatebook.config.model import Configuration, Listener, ProviderClient, Secret
 from gatebook.config.source import Location
 from gatebook.errors import EnvironmentFault, GatebookError, Problem
@@ -52,13 +52,19 @@ Findings = Iterator[_Finding]
 def preflight(path: Path) -> Preflight:
     """Never raises for what the configuration says or the machine lacks."""
     configuration, source, problems = examine(path)
-    if configuration is None or source is None:
+    if source is None:
+        return Preflight(None, problems, [])
+    looked_at, wrong = (configuration, []) if configuration is not None else rest_of(path, source)
+    if looked_at is None:
         return Preflight(None, problems, [])
     findings: list[_Finding] = []
     for check in _CHECKS:
-        findings += check(configuration)
+        findings += check(looked_at)
+    findings = [f for f in findings if not any(f.location[: len(place)] == place for place in wrong)]
+    if wrong:  # what rules and routes are to each other cannot be told while one of them is another
+        findings = [f for f in findings if f.fatal]
     if not problems and not any(f.fatal and f.location[-1] in _NGINX_READS for f in findings if f.location):
-        findings += _nginx_test(configuration)  # which would only repeat, in its own words, what is known
+        findings += _nginx_test(looked_at)  # which would only repeat, in its own words, what is known
     known = {(problem.key, problem.line) for problem in problems}  # of another check, these would be echoes
     warnings: list[Problem] = []
     for location, message, expected, fatal in findings:
@@ -279,10 +285,13 @@ def _held(configuration: Configuration) -> set[tuple[str, int]]:
 
 def _nginx(configuration: Configuration) -> Findings:
     """Whether nginx is there and can what we need of it."""
+    known = [_Finding(location, said) for location, said in nginx.unverifiable(configuration)]
+    yield from known
     try:
         nginx.find(configuration)
     except (GatebookError, OSError) as error:
-        yield _Finding(_NGINX_KEY, str(error))
+        if not any(str(error).endswith(finding.message) for finding in known):
+            yield _Finding(_NGINX_KEY, str(error))
 
 
 def _nginx_test(configuration: Configuration) -> Findings:

@@ -106,6 +106,37 @@ def test_nothing_is_said_twice(made: Deployment) -> None:
     assert said == "routes[1].name: a second route 'health'"
 
 
+def test_wrong_value_hides_neither_missing_files_nor_wrong_conditions_nor_a_taken_port(made: Deployment) -> None:
+    made.change("timeout: 15s", "timeout: fast")
+    made.change("server.pem", "missing.pem")
+    made.change("#      - {name: own-tenant", "      - {name: own-tenant")
+    made.change("identity.claims.tenant == ", "identity.claims.tenant = ")
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", made.port))
+        other.listen()
+        said = made.problems()
+    assert [text.partition(":")[0] for text in said] == [
+        "listen[0].address",
+        "listen[0].tls.certificate",
+        "upstreams.orders.timeout",
+        "routes[1].allow[1].when",
+    ]
+
+
+def test_what_is_put_in_place_of_a_wrong_rule_is_blamed_for_nothing(made: Deployment) -> None:
+    made.change("roles: [reader, admin]", "rolls: [reader, admin]")
+    made.change("path: /healthz", "path: 7")
+    ran = made.run("check", "--json", "-c", str(made.config)).json()
+    assert [problem["key"] for problem in ran["problems"]] == ["routes[0].path", "routes[1].allow[0].rolls"]
+    assert not any("rule" in warning["message"] for warning in ran["warnings"])
+
+
+def test_https_upstream_by_address_is_an_error_at_its_url(made: Deployment) -> None:
+    made.change("http://127.0.0.1:9001", "https://127.0.0.1:9001")
+    (said,) = made.problems()
+    assert said.startswith("upstreams.orders.url: nginx verifies certificates for names only")
+
+
 def test_syntax_error_is_the_only_thing_said(made: Deployment) -> None:
     made.change("listen:", "listen: [")
     assert len(made.problems()) == 1

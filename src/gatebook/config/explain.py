@@ -74,6 +74,19 @@ def unknown_keys(error: ValidationError) -> list[Location]:
     return sorted(where, key=len, reverse=True)
 
 
+def wrong_places(error: ValidationError) -> list[Location]:
+    """Where each error stands, or what is missing should; those of the file as a whole are left out."""
+    found = []
+    for e in error.errors(include_url=False):
+        location, _, model = _walk(e["loc"], Configuration)
+        if e["type"] == "value_error" and model is not None:
+            name = str(e["ctx"]["error"]).partition(": ")[0]
+            location = (*location, name) if name in model.model_fields else location
+        if location:
+            found.append(location)
+    return sorted(found, key=len, reverse=True)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean x?`, or nothing when nothing is near."""
     close = _closest(name, known)

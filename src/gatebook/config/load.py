@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from gatebook.config.crosscheck import crosscheck
 from gatebook.config.explain import explain, unknown_keys
 from gatebook.config.model import Configuration
+from gatebook.config.salvage import salvage
 from gatebook.config.source import MAX_BYTES, Location, Source, dotted, read
 from gatebook.errors import ConfigError, Problem
 
@@ -62,6 +63,13 @@ def examine(path: Path) -> Examined:
         hint = "run `gatebook init`, or name another with --config" if isinstance(error, FileNotFoundError) else ""
         return Examined(None, None, [Problem(str(path), 0, 0, "", why, "a configuration file", hint)])
     return _examine(data, str(path), path.absolute().parent)
+
+
+def rest_of(path: Path, source: Source) -> tuple[Configuration | None, list[Location]]:
+    """Of a file that holds wrong values, what can be checked beside them, and where they were: see `salvage`."""
+    if not isinstance(source.data, dict):
+        return None, []
+    return salvage(source.data, lambda data: _validate(data, path.absolute().parent))
 
 
 def locate(problems: Iterable[tuple[Location, str, str]], source: Source) -> list[Problem]:

@@ -15,11 +15,12 @@ import resource
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from gatebook.config.model import Configuration
+from gatebook.config.source import Location, dotted
 from gatebook.errors import EnvironmentFault
 from gatebook.gateway import tree
 from gatebook.gateway.facts import Build, NginxFacts, modules_to_load
@@ -45,8 +46,8 @@ def find(configuration: Configuration) -> NginxFacts:
         raise EnvironmentFault(f"{binary}: no such program; correct gateway.nginx, or leave it out")
     build = Build(binary, _run([str(binary), "-V"])[1])
     modules = modules_to_load(binary, build, configuration.gateway.modules)
-    bundle = _ca_bundle()
-    _verifiable(configuration, bundle)
+    for location, said in unverifiable(configuration):
+        raise EnvironmentFault(f"{dotted(location[:2])}: {said}")
     return NginxFacts(
         binary=binary,
         version=build.version,
@@ -54,26 +55,28 @@ def find(configuration: Configuration) -> NginxFacts:
         modules=modules,
         root=os.geteuid() == 0,
         open_files=_open_files(),
-        ca_bundle=bundle,
+        ca_bundle=_ca_bundle(),
     )
 
 
-def _verifiable(configuration: Configuration, bundle: Path | None) -> None:
-    """Whether each https upstream can pass the verification that it will get. Raises EnvironmentFault."""
+def unverifiable(configuration: Configuration) -> Iterator[tuple[Location, str]]:
+    """The https upstreams that cannot pass the verification that they will get, and why."""
     for name, upstream in configuration.upstreams.items():
         url = urlsplit(upstream.url)
         if url.scheme != "https":
             continue
         if ":" in (url.hostname or "") or re.fullmatch(r"[0-9.]+", url.hostname or ""):
-            raise EnvironmentFault(
-                f"upstreams.{name}: nginx verifies certificates for names only, never for addresses; "
+            said = (
+                f"nginx verifies certificates for names only, never for addresses; "
                 f"call {url.hostname} by a name that is in its certificate"
             )
-        if upstream.ca is None and bundle is None:
-            raise EnvironmentFault(
-                f"upstreams.{name}: this system has no bundle of certificate authorities; install "
+            yield ("upstreams", name, "url"), said
+        elif upstream.ca is None and _ca_bundle() is None:
+            said = (
+                f"this system has no bundle of certificate authorities; install "
                 f"Debian's ca-certificates, or set upstreams.{name}.ca"
             )
+            yield ("upstreams", name, "url"), said
 
 
 def _of_wheel() -> Path:
