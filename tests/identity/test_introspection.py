@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.identity.provider import Provider as Server
 
 from gatebook.config.model import IntrospectionProvider, Provider, ProviderClient, Secret
 from gatebook.identity import Identifier, flood, introspection
+from gatebook.identity.api_key import make_id, make_text
 from gatebook.identity.types import Bound, Credential, Identity, Refusal
 
 OPAQUE, BOTH = ("opaque",), ("staff", "opaque")
@@ -662,6 +664,18 @@ def test_jwt_of_another_issuer_is_never_sent_to_a_provider_with_one(run: Run) ->
         await rig.known(bearer(), BOTH)
 
     run(test, issuer="https://opaque.example")
+
+
+@pytest.mark.parametrize("prefix", ["gbk", "gbs", "gbr"])
+def test_key_or_secret_of_our_own_sent_as_a_token_is_never_sent_on(run: Run, prefix: str) -> None:
+    async def test(rig: Rig) -> None:
+        ours = make_text(make_id(os.urandom), os.urandom, prefix)
+        rig.provider.tokens = {ours: active(), ours[:-1]: active()}
+        assert await rig.verify(bearer(ours)) == Refusal("token_issuer")
+        assert rig.asked == 0
+        await rig.known(bearer(ours[:-1]))  # which only resembles one
+
+    run(test)
 
 
 def test_provider_that_is_asked_about_jwts_too_shares_its_issuer(run: Run) -> None:

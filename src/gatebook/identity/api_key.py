@@ -76,6 +76,11 @@ def is_well_formed(text: bytes, prefix: str = KEY) -> bool:
     return found is not None and found[1] == prefix.encode() and _checksum(text[:-7]).encode() == text[-6:]
 
 
+def is_secret_of_ours(text: bytes) -> bool:
+    """Whether it has the form of a key, a client's secret or a refresh token of gatebook's own."""
+    return text.startswith(b"gb") and is_well_formed(text, text[:3].decode("ascii", "replace"))
+
+
 def _checksum(begun: bytes) -> str:
     return _base62(zlib.crc32(begun), 6)
 

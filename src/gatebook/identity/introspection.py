@@ -18,6 +18,7 @@ import structlog
 
 from gatebook.config.model import IntrospectionProvider
 from gatebook.identity import claims as claim
+from gatebook.identity.api_key import is_secret_of_ours
 from gatebook.identity.cache import TokenCache
 from gatebook.identity.client_auth import ClientAuth
 from gatebook.identity.fetch import Unusable, ask, is_local, new_client, patience, tls_context
@@ -112,6 +113,8 @@ class IntrospectionMethod:
         return len(self._asking) < MAX_ASKING // 2 and not self._refused.is_flooded()
 
     def _is_ours(self, token: bytes) -> bool:
+        if is_secret_of_ours(token):
+            return False  # a client has mistaken where it belongs; the provider must not learn it
         issuer = issuer_of(token)
         if issuer is None:
             return True
