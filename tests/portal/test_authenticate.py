@@ -169,7 +169,27 @@ def test_flood_from_many_addresses_waits_for_no_more_than_a_few_checks(bench: Be
         return Counter(each.reason for each in found if isinstance(each, Refused))
 
     told = asyncio.run(main())
-    assert told == {"client_refused": authenticate.MAX_WAITING, "portal_busy": 500 - authenticate.MAX_WAITING}
+    strangers = authenticate.MAX_WAITING // 2
+    assert told == {"client_refused": strangers, "portal_busy": 500 - strangers}
+
+
+def test_flood_from_many_addresses_keeps_out_nobody_who_was_let_in_before(bench: Bench) -> None:
+    made = bench.client()
+
+    async def main() -> None:
+        assert await bench.ask(made.client.id, made.secret, "192.0.2.7") == made.client
+        bench.gate.clear()
+        flood = [asyncio.create_task(bench.ask("aaaaaaaa", made.secret, f"198.51.100.{n}")) for n in range(200)]
+        await asyncio.sleep(0.05)
+        known = asyncio.create_task(bench.ask(made.client.id, made.secret, "192.0.2.7"))
+        elsewhere = await bench.ask(made.client.id, made.secret, "203.0.113.1")
+        assert isinstance(elsewhere, Refused)
+        assert elsewhere.reason == "portal_busy"
+        bench.gate.set()
+        assert await known == made.client
+        await asyncio.gather(*flood)
+
+    asyncio.run(main())
 
 
 def test_flood_of_one_address_leaves_room_for_others(bench: Bench) -> None:

@@ -2,9 +2,9 @@
 
 In: what a client claims, its address. Out: the Client, or `Refused` with a reason of record.REASONS. A secret
 that is not in form is refused without work, for anybody; every other costs one Argon2id check, in a thread. One
-address has one at a time, and all together MAX_WAITING. Failures are counted by client and address, and by
-address; who has too many waits, even with the right secret. Never tells an unknown client from a wrong secret,
-or from a revoked one.
+address has one at a time, and all together MAX_WAITING; half of these places are for clients that were let in from
+the same address before. Failures are counted by client and address, and by address; who has too many waits, even
+with the right secret. Never tells an unknown client from a wrong secret, or from a revoked one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from weakref import WeakValueDictionary
 
 from gatebook.identity.client import Client, Clients, is_secret_of, may_be_a_secret
 from gatebook.identity.client_file import Document
+from gatebook.identity.flood import Vouched
 from gatebook.kept import Watch
 from gatebook.limits import address_key
 from gatebook.portal.form import Claimed
 from gatebook.portal.throttle import Throttle
 
 THREADS: Final = max(1, (os.cpu_count() or 1) // 2)
-MAX_WAITING: Final = 32
+MAX_WAITING: Final = 32  # of whom strangers are no more than half
 MAX_OF_ADDRESS: Final = 8
 
 
@@ -52,6 +53,7 @@ class Authenticator:
         self._threads = ThreadPoolExecutor(THREADS, "argon2")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waiting: Counter[str] = Counter()  # by address
+        self._vouched = Vouched()  # clients at addresses
 
     async def authenticate(self, provider: str, claimed: Claimed, address: str, prove: Prove) -> Client | Refused:
         """`prove` says whether an assertion is the client's, and was never used before."""
@@ -61,22 +63,23 @@ class Authenticator:
             return Refused("provider_unavailable")
         client = known.find(claimed.client_id)
         who = address_key(address)
-        if self._waiting.total() >= MAX_WAITING or self._waiting[who] >= MAX_OF_ADDRESS:
+        pair = f"{claimed.client_id[:64]}\0{who}"
+        places = MAX_WAITING if pair.encode() in self._vouched else MAX_WAITING // 2
+        if self._waiting.total() >= places or self._waiting[who] >= MAX_OF_ADDRESS:
             return Refused("portal_busy", client, 1)
         self._waiting[who] += 1
         try:
             # One at a time of an address: so that each try sees what became of the one before.
             async with self._turns.setdefault(who, asyncio.Lock()):
-                return await self._judge(provider, claimed, client, who, prove)
+                return await self._judge(provider, claimed, client, who, pair, prove)
         finally:
             self._waiting[who] -= 1
             if not self._waiting[who]:
                 del self._waiting[who]
 
     async def _judge(
-        self, provider: str, claimed: Claimed, client: Client | None, who: str, prove: Prove
+        self, provider: str, claimed: Claimed, client: Client | None, who: str, pair: str, prove: Prove
     ) -> Client | Refused:
-        pair = f"{claimed.client_id[:64]}\0{who}"
         now = time.monotonic()
         wait_s = max(self._pairs.wait_s(pair, now), self._addresses.wait_s(who, now))
         if wait_s:
@@ -86,6 +89,7 @@ class Authenticator:
         else:
             same = may_be_a_secret(claimed.secret) and await self._is_secret(client, claimed.secret)
         if client is not None and same and client.provider == provider and client.state(time.time()) == "active":
+            self._vouched.add(pair.encode())
             return client
         now = time.monotonic()
         guessing = self._pairs.count(pair, now)
