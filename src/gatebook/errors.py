@@ -47,6 +47,12 @@ class ConfigError(GatebookError):
         self.problems = problems
 
 
+class UsageError(GatebookError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
 class EnvironmentFault(GatebookError):
     """The machine does not offer what is needed: a folder's mode, a port, a program, a running process."""
 

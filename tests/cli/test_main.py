@@ -71,6 +71,24 @@ def test_error_as_json_is_one_object_on_stdout(run: Run, raising: Callable[[Base
     assert ran.json() == {"error": {"kind": "ConfigError", "message": message, "problems": [problem]}}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("log", "--folow"), "--follow"),
+        (("log", "--since", "yesterday"), "2026-11-24"),
+        (("key", "crate"), "create"),
+        (("show",), "REQUEST"),
+    ],
+)
+def test_wrong_usage_as_json_is_an_error_as_any_other(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    ran = run(*arguments, "--json")
+    assert (ran.code, ran.err) == (2, "")
+    error = ran.json()["error"]
+    assert error["kind"] == "UsageError"
+    assert said in error["message"]
+    assert run(*arguments).out == ""
+
+
 def test_control_characters_in_a_message_reach_no_terminal(
     run: Run, raising: Callable[[BaseException], None]
 ) -> None:

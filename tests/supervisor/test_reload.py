@@ -87,6 +87,7 @@ def test_what_is_wrong_changes_nothing(stage: Stage, change: dict[str, Any], sai
         told = await stage.ask("reload")
         assert said in told["error"]
         assert told["problems"]
+        assert all(problem["line"] > 0 for problem in told["problems"])
         assert (stage.digest(), nginx_conf(stage), policies(stage)) == before
         assert await stage.status_of("/public") == 200
 

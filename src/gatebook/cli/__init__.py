@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from gatebook import __version__
 from gatebook.cli.report import fail
-from gatebook.errors import GatebookError
+from gatebook.errors import GatebookError, UsageError
 
 _HELP = """An API access proxy whose access logs stand up in an audit.
 
@@ -33,6 +33,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+_WRONG_USAGE = cast(
+    type[typer.BadParameter], typer.BadParameter.__mro__[1]
+)  # which typer gives no name of its own
 
 
 def _show_version(wanted: bool) -> None:
@@ -88,12 +93,16 @@ def main() -> None:
 
 
 def _run() -> int:
+    as_json = "--json" in sys.argv
     try:
-        app(prog_name="gatebook")
+        # Left to itself, typer draws a box around what is wrong with the command line, which no program reads.
+        code = app(prog_name="gatebook", standalone_mode=not as_json)
+        return code if isinstance(code, int) else 0
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:
         return 130
     except GatebookError as error:
-        return fail(error, as_json="--json" in sys.argv)
-    return 0
+        return fail(error, as_json)
+    except _WRONG_USAGE as error:
+        return fail(UsageError(error.format_message()), as_json)

@@ -22,6 +22,7 @@ import structlog
 
 from gatebook import record, wire
 from gatebook.config import effective
+from gatebook.config.load import examine, locate
 from gatebook.config.model import Configuration
 from gatebook.errors import ConfigError, GatebookError, Problem, RecorderUnavailable
 from gatebook.gateway import nginx, render
@@ -177,10 +178,18 @@ def _checked(config: Path, old: Configuration) -> Configuration:
         for key, read in FIXED.items():
             if read(found.configuration) != read(old):
                 said = f"changed from {read(old)} to {read(found.configuration)}"
-                problems.append(Problem(str(config), 0, 0, key, said, "a restart of `gatebook run` for this"))
+                problems.append(_restart(config, key, said))
     if problems or found.configuration is None:
         raise ConfigError(problems)
     return found.configuration
+
+
+def _restart(config: Path, key: str, said: str) -> Problem:
+    expected = "a restart of `gatebook run` for this"
+    source = examine(config).source
+    if source is None:  # spoilt meanwhile
+        return Problem(str(config), 0, 0, key, said, expected)
+    return locate([(tuple(key.split(".")), said, expected)], source)[0]
 
 
 def _plain(problem: Problem) -> dict[str, Any]:
