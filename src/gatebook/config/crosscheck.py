@@ -180,17 +180,7 @@ def _portal(source: Source, data: Any) -> Iterator[Problem]:
         message = "a second token service of our own"
         expected = f"one for all; {issuing[0]} is one already"
         yield source.problem(source.value_at(location), dotted(location), message, expected)
-    url = _mapping(_mapping(data).get("portal")).get("url")
-    for name, provider in providers.items():
-        issuer = _mapping(provider).get("issuer")
-        if isinstance(url, str) and isinstance(issuer, str):
-            own = f"{url.removesuffix('/')}/.gatebook"
-            if issuer == own or issuer.startswith(f"{own}/"):
-                # Under a second name they would outlive their revocation, which is under the first.
-                location = ("identity", name, "issuer")
-                message, expected = f"{shown(issuer)} is gatebook itself", "type: gatebook for tokens of its own"
-                yield source.problem(source.value_at(location), dotted(location), message, expected)
-    if url is None:
+    if _mapping(_mapping(data).get("portal")).get("url") is None:
         asking = [("identity", name, "type") for name in issuing[:1]]
         asking += [("identity", name, "login") for name, it in providers.items() if "login" in _mapping(it)]
         for location in asking:
