@@ -106,7 +106,8 @@ def _say(found: Access, proven: dict[str, int | None]) -> None:
         if group in record:
             say(paint(group, "36", sys.stdout))
             for name, value in record[group].items():
-                _line(f"  {name}", _text(value))
+                if value != []:
+                    _line(f"  {name}", _text(value))
     say(paint("ledger", "36", sys.stdout))
     _line("  origin", found.origin)
     for name, index in (("decision", found.decision_index), ("outcome", found.outcome_index)):

@@ -26,6 +26,7 @@ MAX_BATCH_BYTES = 2 << 20
 MAX_WAITING_BYTES = 64 << 20  # of records; nginx bounds those who wait, but not who has been let through before
 RETRY_S = 0.05
 BEAT_S = 0.5
+_STOPPING = "this process is stopping"
 
 log = structlog.get_logger("guard")
 
@@ -70,7 +71,8 @@ class RecorderClient:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._fail("this process is stopping")
+        self.up, self._complaint = False, _STOPPING
+        self._fail(_STOPPING)  # which is nothing to complain of
 
     @property
     def idle(self) -> bool:
