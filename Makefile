@@ -46,10 +46,7 @@ lint: $(DEV_STAMP)
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
 
 # An interrupted installation leaves no stamp and is done again.
 $(BIN)/python:
