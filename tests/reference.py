@@ -96,7 +96,7 @@ def _exit_codes() -> Iterator[str]:
     kinds: list[type[errors.GatebookError]] = [errors.GatebookError]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    for kind in sorted(kinds, key=lambda kind: kind.exit_code):
+    for kind in sorted(kinds, key=lambda kind: (kind.exit_code, kind.__name__)):  # whatever was imported first
         said = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
         yield f"| {kind.exit_code} | `{kind.__name__}` | {said} |\n"
     yield "| 2 | | wrong usage of the command line |\n"
