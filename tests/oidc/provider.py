@@ -8,8 +8,10 @@ process ends with the pipe to it, so that it never outlives the tests, whatever 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 
@@ -39,6 +42,7 @@ class Client:
     after_logout: tuple[str, ...] = ()
     backchannel: str = ""
     people: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> claims
+    refreshes: bool = False  # beside redirects: it gets access and refresh tokens for those people
     bound: bool = False  # its tokens are bound to a TLS certificate
 
 
@@ -67,6 +71,40 @@ class Provider:
         token = answer.json()["access_token"]
         assert isinstance(token, str)
         return token
+
+    def log_in(self, client: str, person: str, audience: str = "orders-api") -> dict[str, Any]:
+        """The answer of the token endpoint after `person` has gone through login and consent, page by page."""
+        back = self.clients[client].redirects[0]
+        verifier = secrets.token_urlsafe(32)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        asked = {
+            "client_id": client,
+            "response_type": "code",
+            "redirect_uri": back,
+            "scope": "openid offline_access orders:read",
+            "resource": f"urn:{audience}",
+            "prompt": "consent",
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+        }
+        pages = [{"prompt": "login", "login": person, "password": "any"}, {"prompt": "consent"}]
+        with httpx2.Client(base_url=self.issuer, timeout=_DEADLINE_S, trust_env=False) as browser:
+            answer = browser.get("/auth", params=asked)
+            while not answer.headers.get("location", "").startswith(back):
+                if answer.is_redirect:
+                    answer = browser.get(answer.headers["location"])
+                else:
+                    assert answer.status_code == 200, answer.text
+                    answer = browser.post(str(answer.url), data=pages.pop(0))
+        (code,) = parse_qs(urlsplit(answer.headers["location"]).query)["code"]
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": back, "code_verifier": verifier}
+        told: dict[str, Any] = self._post("/token", client, form | {"resource": f"urn:{audience}"}).json()
+        return told
+
+    def refresh(self, client: str, token: str, audience: str = "orders-api") -> dict[str, Any]:
+        form = {"grant_type": "refresh_token", "refresh_token": token, "resource": f"urn:{audience}"}
+        told: dict[str, Any] = self._post("/token", client, form).json()
+        return told
 
     def revoke(self, client: str, token: str) -> None:
         self._post("/token/revocation", client, {"token": token})
@@ -107,6 +145,7 @@ def serve(clients: Mapping[str, Client], ca: Path | None = None) -> Iterator[Pro
             **(
                 {
                     "redirects": c.redirects,
+                    "refreshes": c.refreshes,
                     "afterLogout": c.after_logout,
                     "backchannel": c.backchannel,
                     "people": {person: dict(claims) for person, claims in c.people.items()},

@@ -5,7 +5,8 @@
 // ask for an access token by client_credentials, an RS256 JWT or an opaque one, for any resource `urn:<audience>`;
 // without one the audience is `orders-api`. Each may introspect and revoke tokens, and have them bound to a DPoP
 // key; with "bound": true they are bound to a certificate, which is taken from the request's field `Client-Cert`
-// (RFC 9440), as from a proxy with TLS in front. With "redirects", people log in there instead, at the provider's
+// (RFC 9440), as from a proxy with TLS in front. With "refreshes" as well as redirects it acts for people at APIs, by
+// access and refresh tokens. With "redirects", people log in there instead, at the provider's
 // own pages: "people" is {"<name>": claims}, any password will do, and "afterLogout" and "backchannel" are where
 // they, and word of it, go when they log out. The first line on stdout is the issuer. Keys are made at the start
 // and kept nowhere. The process ends with its standard input, so that no test leaves it behind.
@@ -49,8 +50,8 @@ const issuer = `http://127.0.0.1:${server.address().port}`;
 
 const provider = new Provider(issuer, {
   jwks: { keys: [signingKey()] },
-  scopes: SCOPES.split(" "),
-  clients: Object.entries(clients).map(([id, { secret, auth, keys, bound, redirects, afterLogout, backchannel }]) => ({
+  scopes: ["openid", "offline_access", ...SCOPES.split(" ")],
+  clients: Object.entries(clients).map(([id, { secret, auth, keys, bound, redirects, refreshes, afterLogout, backchannel }]) => ({
     client_id: id,
     client_secret: keys ? undefined : secret,
     token_endpoint_auth_method: auth ?? "client_secret_basic",
@@ -58,13 +59,14 @@ const provider = new Provider(issuer, {
     tls_client_certificate_bound_access_tokens: bound ?? false,
     ...(redirects
       ? {
-          grant_types: ["authorization_code"],
+          grant_types: refreshes ? ["authorization_code", "refresh_token"] : ["authorization_code"],
           response_types: ["code"],
           redirect_uris: redirects,
           post_logout_redirect_uris: afterLogout,
-          backchannel_logout_uri: backchannel,
-          backchannel_logout_session_required: true,
-          scope: "openid",
+          ...(backchannel
+            ? { backchannel_logout_uri: backchannel, backchannel_logout_session_required: true }
+            : {}),
+          scope: refreshes ? `openid offline_access ${SCOPES}` : "openid",
         }
       : { grant_types: ["client_credentials"], response_types: [], redirect_uris: [], scope: SCOPES }),
   })),
