@@ -70,6 +70,7 @@ def test_no_request_can_spoil_its_line(rig: Rig, data: bytes) -> None:
 def test_line_is_utf_8_whatever_name_a_client_asks_for(rig: Rig) -> None:
     rig.decide = lambda seen: guard_says(500)
     rig.ask("/", "Host: \xff")
+    rig.until(lambda: bool(rig.all_lines()))  # there is one to look at
     for line in rig.all_lines():
         msgspec.json.decode(line, type=LogLine)
 

@@ -63,8 +63,8 @@ def explain(
 ) -> None:
     """Explain what the guard says to a request: route, caller, every rule with its conditions, verdict.
 
-    Nothing is sent, counted or recorded, and nothing secret is shown. Exit code 0 whatever the verdict is:
-    `gatebook policy test` is for scripts.
+    Nothing is sent, counted or recorded, and nothing secret is shown. Grants in force and limits are not
+    seen. Exit code 0 whatever the verdict is: `gatebook policy test` is for scripts.
 
     Example: `gatebook explain GET /orders/7 --as '{"roles": ["reader"]}'`, or `gatebook explain GET /orders/7
     --token token.txt`
