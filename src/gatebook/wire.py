@@ -229,6 +229,19 @@ class Apply(msgspec.Struct, frozen=True, array_like=True, tag="apply"):
     record: bytes
 
 
+class Order(msgspec.Struct, frozen=True, array_like=True, tag="order"):
+    """An act on the ledger itself; `verb` is a key of recorder.orders.ORDERS, `parameters` one JSON object."""
+
+    verb: str
+    parameters: bytes
+
+
+class Obeyed(msgspec.Struct, frozen=True, array_like=True, tag="obeyed"):
+    """It is done, and all that it had to write is durable. `result`: one JSON object."""
+
+    result: bytes
+
+
 class Status(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     pass
 
@@ -247,8 +260,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     why: str
 
 
-Message = Append | Pseudonym | Once | Apply | Status
-Reply = Appended | Pseudonymous | Used | Stands | Refused
+Message = Append | Pseudonym | Once | Apply | Order | Status
+Reply = Appended | Pseudonymous | Used | Obeyed | Stands | Refused
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
 _encoder = msgspec.msgpack.Encoder()

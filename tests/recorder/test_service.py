@@ -68,6 +68,7 @@ class Served:
             self.once,
             failed=self.failures.append,
             prepare=self._prepare,
+            obey=self._obey,
         )
 
     def _disk(self, step: Step) -> None:
@@ -75,6 +76,14 @@ class Served:
         if self.fault is not None and step.name == self.fault[0]:
             fault, self.fault = self.fault[1], None
             raise fault
+
+    def _obey(self, verb: str, parameters: bytes) -> bytes:
+        if verb != "write":
+            raise EnvironmentFault(f"{verb}: not today")
+        size = self.book.writer.synced
+        self.book.writer.append([parameters])
+        self.book.writer.sync()
+        return str(size).encode()
 
     def _prepare(self, digest: bytes) -> Callable[[], None]:
         if digest != DIGEST:
@@ -371,5 +380,43 @@ def test_policies_are_numbered(served: Served) -> None:
         async with served.client() as client:
             await client.ask(wire.Apply(DIGEST, ADMIN))
         assert served.book.entries(Policy) == [Policy(b"0" * 32, 1), Policy(DIGEST, 2)]
+
+    served.run(scene)
+
+
+def test_order_finds_all_that_came_before_it_durable_and_nothing_of_what_comes_after(served: Served) -> None:
+    async def scene(served: Served) -> None:
+        async with served.client() as client:
+            before = served.book.writer.synced
+            client.send(
+                wire.Append([item(1), item(2)]),
+                wire.Order("write", b"{}"),
+                wire.Append([item(3)]),
+            )
+            assert await client.reply() == wire.Appended(before)
+            assert await client.reply() == wire.Obeyed(str(before + 2).encode())
+            assert await client.reply() == wire.Appended(before + 3)
+
+    served.run(scene)
+
+
+def test_refused_order_changes_nothing_and_stops_nobody(served: Served) -> None:
+    async def scene(served: Served) -> None:
+        async with served.client() as client:
+            before = served.book.writer.synced
+            assert await client.ask(wire.Order("sing", b"{}")) == wire.Refused("sing: not today")
+            assert await client.ask(wire.Append([item(1)])) == wire.Appended(before)
+        assert served.failures == []
+
+    served.run(scene)
+
+
+def test_order_that_fails_half_way_ends_the_service(served: Served) -> None:
+    async def scene(served: Served) -> None:
+        async with served.client() as client:
+            served.fault = "sync", OSError(5, "Input/output error")
+            assert isinstance(await client.ask(wire.Order("write", b"{}")), wire.Refused)
+            assert isinstance(await client.ask(wire.Append([item(1)])), wire.Refused)
+        assert len(served.failures) == 1
 
     served.run(scene)

@@ -19,7 +19,7 @@ from gatebook import record, wire
 from gatebook.errors import EnvironmentFault, RecorderUnavailable
 from gatebook.recorder.journal import Journal
 from gatebook.recorder.process import open_writer
-from gatebook.recorder.submit import ask, submit
+from gatebook.recorder.submit import ask, order, submit
 
 
 @pytest.fixture
@@ -224,4 +224,14 @@ def test_command_that_is_killed_before_it_closes_leaves_a_ledger_that_goes_on(st
     assert done.returncode == -signal.SIGKILL
     submit(state.configuration, [act(2)])
     assert acts(state) == [1, 2]
+    state.verified()
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_order_of_an_unknown_verb_is_refused_and_leaves_the_ledger_clean(state: State, running: bool) -> None:
+    recorder = state.start() if running else None
+    with pytest.raises(EnvironmentFault, match="no order 'sing'"):
+        order(state.configuration, "sing", {})
+    if recorder is not None:
+        assert recorder.end() == 0
     state.verified()

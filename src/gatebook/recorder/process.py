@@ -31,6 +31,7 @@ from gatebook.paths import Paths, check_private, make_private
 from gatebook.recorder.gatewaylog import GatewayLog
 from gatebook.recorder.journal import Journal, Told
 from gatebook.recorder.once import Once
+from gatebook.recorder.orders import Hands, obey
 from gatebook.recorder.service import Connection, Service
 from gatebook.recorder.tail import discard
 from gatebook.recorder.vault import Vault
@@ -114,7 +115,13 @@ class Recorder:
         self._journal = Journal(hmac.digest(key, b"gatebook request tags", "sha256"), workers.worker)
         self._writer = open_writer(configuration, paths, self._journal)
         self._service = Service(
-            self._writer, self._journal, self._vault, self._once, failed=self._fail, prepare=self._prepare
+            self._writer,
+            self._journal,
+            self._vault,
+            self._once,
+            failed=self._fail,
+            prepare=self._prepare,
+            obey=lambda verb, parameters: obey(self._hands(), verb, parameters),
         )
         self._gateway = Gateway(paths.nginx / "nginx.pid")
         if self._journal.cursor is None:
@@ -149,6 +156,9 @@ class Recorder:
             self._logs.configure(configuration)
 
         return switch
+
+    def _hands(self) -> Hands:
+        return Hands(self._configuration, self._paths, self._writer, self._vault)
 
     def _say(self, event: str, **detail: object) -> None:
         data = record.encode(record.System(time_us=now_us(), event=event, detail=detail))

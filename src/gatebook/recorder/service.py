@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 
 from gatebook import wire
-from gatebook.errors import EnvironmentFault
+from gatebook.errors import EnvironmentFault, UsageError
 from gatebook.ledger.entry import Entry, Policy
 from gatebook.ledger.writer import Writer
 from gatebook.record import MAX_RECORD_BYTES
@@ -25,7 +25,8 @@ from gatebook.recorder.worker import MAX_PID
 
 class Service:
     """`failed` hears of the error that ended it. `prepare` makes ready what an Apply asks for, raising
-    EnvironmentFault where that cannot be; what it returns is called once the change is on record."""
+    EnvironmentFault where that cannot be; what it returns is called once the change is on record. `obey` carries
+    out an order (orders.obey)."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Service:
         *,
         failed: Callable[[BaseException], None],
         prepare: Callable[[bytes], Callable[[], None]],
+        obey: Callable[[str, bytes], bytes],
     ) -> None:
         self._writer = writer
         self._journal = journal
@@ -43,6 +45,7 @@ class Service:
         self._once = once
         self._failed = failed
         self._prepare = prepare
+        self._obey = obey
         self._asked: list[tuple[Connection, wire.Message]] = []
         self._scheduled = False
         self._policy_version = 0
@@ -65,9 +68,7 @@ class Service:
             try:
                 for at, (_, message) in enumerate(asked):
                     replies[at] = self._take(message, replies, at)
-                self._once.commit()
-                self._vault.sync()
-                self._journal.commit(self._writer)
+                self._commit_waiting()
             except Exception as error:
                 # Whatever it was: nobody knows what of this group is durable, so nobody is told that it is.
                 self.broken = error
@@ -77,6 +78,11 @@ class Service:
             connection.answer(reply or wire.Refused(f"the recorder has stopped: {self.broken}"))
         for connection in dict.fromkeys(connection for connection, _ in asked):
             connection.flush()
+
+    def _commit_waiting(self) -> None:
+        self._once.commit()
+        self._vault.sync()
+        self._journal.commit(self._writer)
 
     def _take(self, message: wire.Message, replies: list[wire.Reply | None], at: int) -> wire.Reply | None:
         """The reply; None when `replies[at]` is set once the group is durable."""
@@ -101,6 +107,12 @@ class Service:
                 if refused is None:
                     self.enter_policy(digest)
                 return refused
+            case wire.Order(verb, parameters):
+                self._commit_waiting()
+                try:
+                    return wire.Obeyed(self._obey(verb, parameters))
+                except (EnvironmentFault, UsageError) as error:
+                    return wire.Refused(str(error))
             case wire.Status():
                 return wire.Stands(self._writer.synced, len(self._journal.open), os.getpid())
 

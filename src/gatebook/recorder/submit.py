@@ -1,24 +1,30 @@
-"""For the command line and the supervisor: put records into the ledger, whether the recorder runs or not.
+"""For the command line and the supervisor: records and orders for the ledger, whether the recorder runs or not.
 
-While it runs, its socket takes them. When no recorder runs, the ledger is opened, appended to and closed
-here, under the same lock; so an operator's act is on record before it has any effect, always. Never appends
-twice: once a message was sent, whatever goes wrong is an error, though the record may be there.
+While it runs, its socket takes them. When no recorder runs, the ledger is opened, written and closed here,
+under the same lock; so an operator's act is on record before it has any effect, always. Never does anything
+twice: once a message was sent, whatever goes wrong is an error, though it may be done.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
 
 from gatebook import record, wire
 from gatebook.config.model import Configuration
-from gatebook.errors import LedgerBusy, RecorderUnavailable
+from gatebook.errors import EnvironmentFault, LedgerBusy, RecorderUnavailable
 from gatebook.paths import Paths
 from gatebook.recorder.journal import Journal
-from gatebook.recorder.process import open_writer
+from gatebook.recorder.orders import Hands, Parameters, obey
+from gatebook.recorder.process import load_pseudonym_key, open_writer
+from gatebook.recorder.vault import Vault
 
 TIMEOUT_S = 10.0
+ORDER_TIMEOUT_S = 120.0  # an order may read and write a whole segment
 RETRY_S = 0.05
 
 
@@ -26,18 +32,46 @@ def submit(configuration: Configuration, records: Sequence[record.Record], patie
     """Append; returns the index of the first, durable. Raises RecorderUnavailable or a LedgerError."""
     items = [wire.Item(record.encode(entry)) for entry in records]
     paths = Paths(configuration.state_dir)
+    reply = _deliver(
+        paths, wire.Append(items), patience_s, lambda: wire.Appended(_append(configuration, paths, items))
+    )
+    if isinstance(reply, wire.Appended):
+        return reply.first_index
+    raise RecorderUnavailable(f"the recorder refused: {getattr(reply, 'why', reply)}")
+
+
+def order(
+    configuration: Configuration, verb: str, parameters: Parameters, patience_s: float = ORDER_TIMEOUT_S
+) -> dict[str, Any]:
+    """Have an order carried out (recorder.orders); what its handler answers, all of it durable.
+
+    Raises EnvironmentFault when it is refused, nothing having been changed; RecorderUnavailable or a LedgerError.
+    """
+    paths = Paths(configuration.state_dir)
+    data = msgspec.json.encode(parameters)
+    reply = _deliver(
+        paths, wire.Order(verb, data), patience_s, lambda: wire.Obeyed(_obey(configuration, paths, verb, data))
+    )
+    match reply:
+        case wire.Obeyed(result):
+            return msgspec.json.decode(result, type=dict[str, Any])
+        case wire.Refused(why):
+            raise EnvironmentFault(why)
+    raise RecorderUnavailable(f"the recorder answered {reply}")
+
+
+def _deliver(
+    paths: Paths, message: wire.Message, patience_s: float, locally: Callable[[], wire.Reply]
+) -> wire.Reply:
+    """To the recorder; `locally`, under the ledger's lock, when none runs."""
     until = time.monotonic() + patience_s
     while True:
         try:
-            reply = ask(paths, wire.Append(items), patience_s)
+            return ask(paths, message, patience_s)
         except (FileNotFoundError, ConnectionRefusedError):
             pass
-        else:
-            if isinstance(reply, wire.Appended):
-                return reply.first_index
-            raise RecorderUnavailable(f"the recorder refused: {getattr(reply, 'why', reply)}")
         try:
-            return _append(configuration, paths, items)
+            return locally()
         except LedgerBusy as error:
             # A recorder that has just begun, or is ending: a moment later it listens, or has let go.
             if time.monotonic() >= until:
@@ -81,3 +115,15 @@ def _append(configuration: Configuration, paths: Paths, items: list[wire.Item]) 
     finally:
         writer.close()
     return done[0]
+
+
+def _obey(configuration: Configuration, paths: Paths, verb: str, parameters: bytes) -> bytes:
+    vault = Vault(paths.vault, load_pseudonym_key(paths.keys))
+    try:
+        writer = open_writer(configuration, paths, Journal())
+        try:
+            return obey(Hands(configuration, paths, writer, vault), verb, parameters)
+        finally:
+            writer.close()
+    finally:
+        vault.close()
