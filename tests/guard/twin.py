@@ -76,8 +76,8 @@ class Twin:
                 return wire.Used(first)
             case wire.Status():
                 return wire.Stands(len(self.items), 0, 1)
-            case wire.Apply():
-                raise AssertionError("a guard never applies a configuration")
+            case wire.Apply() | wire.Order():
+                raise AssertionError("a guard applies no configuration and gives no order")
 
     def heard(self, connection: _Connection, message: wire.Message) -> None:
         self.asked.append(message)

@@ -1,9 +1,9 @@
 """Acts on the ledger itself: what only its writer may do, asked for by a verb and one JSON object.
 
-An order runs alone: all that came before it is durable, nothing is taken while it runs. Its handler writes what it
-has to, syncs, and answers with one JSON object. What it refuses (EnvironmentFault, UsageError) has changed nothing;
-any other error ends the process, as nobody knows how far it came. The next verb is a handler in a module of its
-own and a line in ORDERS.
+An order runs alone: all that came before it is durable, nothing is taken while it runs. Its handler writes what
+it has to, syncs, and answers with one JSON object. What it refuses (EnvironmentFault, UsageError) has changed
+nothing; any other error ends the process, as nobody knows how far it came. The next verb is a handler in a module
+of its own and a line in ORDERS.
 """
 
 from __future__ import annotations
