@@ -6,8 +6,8 @@
 
     — acme/node-1 VUYLmdxE0C…                       base64(key id 4 || signature)
 
-Algorithms: 01 Ed25519 over the text; 04 a witness's Ed25519 over time and text, checked but never made
-here. A known key whose signature fails rejects the whole note; an unknown key never counts. Pure.
+Algorithms: 01 a log's Ed25519 over the text; 04 a witness's Ed25519 over time and text.
+A known key whose signature fails rejects the whole note; an unknown key never counts. Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import binascii
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -30,6 +30,7 @@ COSIGNATURE = 0x04
 MAX_NOTE_BYTES = 64 << 10
 MAX_SIGNATURES = 64
 MAX_SIZE = (1 << 63) - 1
+MAX_TIME_S = (1 << 63) - 1
 _DASH = "\u2014 "
 
 
@@ -69,32 +70,31 @@ def _parse_key(text: str, what: str) -> tuple[str, bytes, int, bytes]:
     return _check_name(name), key_id, data[0], data[1:]
 
 
-class Signer:
-    """A log's private Ed25519 key. Never shows itself but through `skey`."""
+class _Private:
+    """A private Ed25519 key under a name, for one kind of signature. Never shows itself but through `skey`."""
 
     __slots__ = ("_private", "_seed", "key_id", "name")
+    algorithm: ClassVar[int]
 
     def __init__(self, name: str, seed: bytes) -> None:
+        """From 32 random bytes."""
         self.name = _check_name(name)
         self._seed = seed
         self._private = Ed25519PrivateKey.from_private_bytes(seed)
-        self.key_id = _key_id(name, ED25519, self.public)
+        self.key_id = _key_id(name, self.algorithm, self.public)
 
     @classmethod
-    def generate(cls, name: str, seed: bytes) -> Signer:
-        """From 32 random bytes."""
-        return cls(name, seed)
-
-    @classmethod
-    def from_skey(cls, text: str) -> Signer:
-        """Raises Damaged on anything that is not exactly an Ed25519 signing key."""
+    def from_skey(cls, text: str) -> Self:
+        """Raises Damaged on anything that is not exactly a signing key of this kind."""
         prefix = "PRIVATE+KEY+"
         if not text.startswith(prefix):
             raise Damaged(f"not a signing key: does not begin with {prefix}")
         name, key_id, algorithm, seed = _parse_key(text.removeprefix(prefix), "signing key")
         signer = cls(name, seed)
-        if algorithm != ED25519 or signer.key_id != key_id:
-            raise Damaged(f"signing key of {name!r}: not Ed25519, or its id is not its own")
+        if algorithm != cls.algorithm or signer.key_id != key_id:
+            raise Damaged(
+                f"signing key of {name!r}: not of algorithm {cls.algorithm:02x}, or its id is not its own"
+            )
         return signer
 
     @property
@@ -104,15 +104,49 @@ class Signer:
     @property
     def skey(self) -> str:
         """Secret."""
-        encoded = base64.b64encode(bytes([ED25519]) + self._seed).decode()
+        encoded = base64.b64encode(bytes([self.algorithm]) + self._seed).decode()
         return f"PRIVATE+KEY+{self.name}+{self.key_id.hex()}+{encoded}"
 
     @property
     def vkey(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(bytes([ED25519]) + self.public).decode()}"
+        return self.verifier.vkey
+
+    @property
+    def verifier(self) -> Verifier:
+        return Verifier(self.name, self.key_id, self.algorithm, self.public)
+
+
+class Signer(_Private):
+    """A log's key."""
+
+    __slots__ = ()
+    algorithm = ED25519
+
+    @classmethod
+    def generate(cls, name: str, seed: bytes) -> Signer:
+        """From 32 random bytes."""
+        return cls(name, seed)
 
     def sign(self, text: str) -> bytes:
         return self._private.sign(text.encode())
+
+
+class Cosigner(_Private):
+    """A witness's key."""
+
+    __slots__ = ()
+    algorithm = COSIGNATURE
+
+    def cosign(self, text: str, time_s: int) -> SignatureLine:
+        """That at `time_s`, since 1970 and never 0, this was the log's largest consistent tree."""
+        if not 0 < time_s <= MAX_TIME_S:
+            raise ValueError(f"a cosignature's time is not {time_s}")
+        signature = self._private.sign(_cosigned(text, time_s))
+        return SignatureLine(self.name, self.key_id, time_s.to_bytes(8, "big") + signature)
+
+
+def _cosigned(text: str, time_s: int) -> bytes:
+    return f"cosignature/v1\ntime {time_s}\n{text}".encode()
 
 
 @dataclass(frozen=True)
@@ -147,7 +181,9 @@ class Verifier:
             if len(signature) != 72:
                 raise InvalidSignature
             time_s = int.from_bytes(signature[:8], "big")
-            message = b"cosignature/v1\ntime %d\n" % time_s + message
+            if time_s > MAX_TIME_S:
+                raise InvalidSignature
+            message = _cosigned(text, time_s)
             signature = signature[8:]
         Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
         return time_s
@@ -169,6 +205,14 @@ class Note(NamedTuple):
 
     text: str
     lines: tuple[SignatureLine, ...]
+
+
+class Checked(NamedTuple):
+    """A note whose known keys all signed it. `signatures`: which, and when, for a cosignature; in their order."""
+
+    text: str
+    signatures: tuple[tuple[Verifier, int | None], ...]
+    unknown: tuple[SignatureLine, ...]
 
 
 class Opened(NamedTuple):
@@ -225,11 +269,11 @@ def _parse_line(line: str) -> SignatureLine:
     return SignatureLine(_check_name(name), data[:4], data[4:])
 
 
-def open_note(data: bytes, verifiers: Iterable[Verifier]) -> Opened:
+def check_note(data: bytes, verifiers: Iterable[Verifier]) -> Checked:
     """Raises Damaged when it is no note, Tampered unless a known key signed it and no known key's failed."""
     note = parse_note(data)
     known = {(verifier.name, verifier.key_id): verifier for verifier in verifiers}
-    by: dict[str, int | None] = {}
+    signatures: list[tuple[Verifier, int | None]] = []
     unknown: list[SignatureLine] = []
     for line in note.lines:
         verifier = known.get((line.name, line.key_id))
@@ -237,15 +281,23 @@ def open_note(data: bytes, verifiers: Iterable[Verifier]) -> Opened:
             unknown.append(line)
             continue
         try:
-            by[line.name] = verifier.check(note.text, line.signature)
+            signatures.append((verifier, verifier.check(note.text, line.signature)))
         except InvalidSignature:
             raise Tampered(
                 f"the signature of {line.name} (key {line.key_id.hex()}) is not for this text"
             ) from None
-    if not by:
+    if not signatures:
         names = ", ".join(f"{line.name} (key {line.key_id.hex()})" for line in unknown)
         raise Tampered(f"not signed by any key that is known here, but by {names}")
-    return Opened(note.text, by, tuple(unknown))
+    return Checked(note.text, tuple(signatures), tuple(unknown))
+
+
+def open_note(data: bytes, verifiers: Iterable[Verifier]) -> Opened:
+    """As `check_note`, for whoever asks by name alone."""
+    checked = check_note(data, verifiers)
+    return Opened(
+        checked.text, {verifier.name: time_s for verifier, time_s in checked.signatures}, checked.unknown
+    )
 
 
 @dataclass(frozen=True)
