@@ -29,12 +29,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "gateway": "config record wire paths errors",
         "kept": "errors",
         "identity": "config record paths kept errors",
+        "holds": "kept identity.api_key errors",  # ids are made there
         "policy": "config record errors identity.types",
         "limits": "config record errors identity.types",
         "redact": "config record errors identity.types scrub",
         "guard": "config record wire paths identity policy limits redact ownlog errors",
         "portal": "config record wire paths kept identity limits redact ownlog guard.asked guard.client errors",
-        "recorder": "config record wire paths redact scrub ledger ownlog errors",
+        "recorder": "config record wire paths redact scrub ledger holds ownlog errors",
         "access": "config record paths ledger errors",
         "trial": "config record paths identity policy redact scrub errors",
         # A grant's end is told with what the ledger says of it.
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "supervisor": "config record wire paths preflight gateway recorder grants ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
-        " replay ownlog scrub errors",
+        " replay holds ownlog scrub errors",
         "__main__": "cli",
         "__init__": "",
     }.items()

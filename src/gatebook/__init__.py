@@ -12,6 +12,7 @@ frame           a unit of a segment: what one group commit wrote
 gateway         nginx, as configured and run by us
 grant           a role that somebody holds for a while, asked for by one and approved by another
 guard           the process that decides
+hold            what forbids erasing: everything, a time, or what one person did
 identity        who a credential belongs to, on which provider's word
 kept file       a small document that processes go by: read strictly, replaced as a whole, watched
 limit           how often a caller may do something; state of it at a decision

@@ -89,6 +89,11 @@ class Paths:
         return self.state / "grants.json"
 
     @property
+    def holds(self) -> Path:
+        """What may not be erased."""
+        return self.state / "holds.json"
+
+    @property
     def effective(self) -> Path:
         """The configuration in force, as JSON; what guards and recorder read."""
         return self.state / "effective.json"

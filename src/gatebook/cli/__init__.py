@@ -64,6 +64,7 @@ def _register() -> None:
         "client",
         "revoke",
         "grant",
+        "hold",
         "explain",
         "policy",
         "replay",

@@ -153,11 +153,11 @@ class Change(Generic[D]):
 
 
 @contextlib.contextmanager
-def change(path: Path, kind: Kind[D]) -> Iterator[Change[D]]:
+def change(path: Path, kind: Kind[D], patience_s: float | None = None) -> Iterator[Change[D]]:
     """One change at a time. Raises EnvironmentFault as `read`, or when another one does not end."""
     if read(path, kind).signature is None:
         _begin(path, kind)
-    with _locked(path, kind):
+    with _locked(path, kind, patience_s):
         yield Change(read(path, kind).document, path, kind)
 
 
@@ -172,9 +172,9 @@ def _begin(path: Path, kind: Kind[D]) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, kind: Kind[D]) -> Iterator[None]:
+def _locked(path: Path, kind: Kind[D], patience_s: float | None) -> Iterator[None]:
     beside = _lock_of(path)
-    deadline = time.monotonic() + LOCK_PATIENCE_S
+    deadline = time.monotonic() + (LOCK_PATIENCE_S if patience_s is None else patience_s)
     try:
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
