@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.access.ledger import decision
 from tests.cli.logged import Logged
 
 Run = Callable[..., Any]
@@ -22,12 +23,13 @@ def test_good_ledger_is_verified_at_every_level(run: Run, logged: Logged) -> Non
     ran = run("verify", "-c", str(logged.config))
     assert ran.code == 0
     assert ran.out.count("passed") == 3
+    assert "level 3  not tried" in ran.out
     assert "verified: " in ran.out.splitlines()[-1]
     assert "rest on the signature" in ran.out
     found = run("verify", "--json", "-c", str(logged.config)).json()
     assert found["verified"] is True
     assert found["findings"] == []
-    assert [level["result"] for level in found["levels"]] == ["passed"] * 3
+    assert [level["result"] for level in found["levels"]] == ["passed"] * 3 + ["not tried"]
     assert found["records"] >= 7
 
 
@@ -69,7 +71,7 @@ def test_copy_of_the_public_files_needs_only_the_logs_key(run: Run, logged: Logg
     shutil.copy(logged.paths.keys / "log.pub", key)
     ran = run("verify", str(copy), "--key", str(key), "--json")
     assert ran.code == 0
-    assert [level["result"] for level in ran.json()["levels"]] == ["passed", "not tried", "not tried"]
+    assert [level["result"] for level in ran.json()["levels"]] == ["passed"] + ["not tried"] * 3
 
 
 def test_copy_of_the_state_that_brings_its_own_key_is_told_apart(run: Run, logged: Logged, tmp_path: Path) -> None:
@@ -102,3 +104,22 @@ def test_folder_without_a_ledger_says_what_was_expected(run: Run, tmp_path: Path
     ran = run("verify", str(tmp_path))
     assert ran.code == 3
     assert "log/" in ran.err
+
+
+def test_kept_checkpoint_finds_a_ledger_that_was_put_back(run: Run, logged: Logged, tmp_path: Path) -> None:
+    before, kept = tmp_path / "before", tmp_path / "kept"
+    shutil.copytree(logged.paths.state, before)
+    logged.add(decision(9))
+    shutil.copy(logged.paths.ledger / "log" / "checkpoint", kept)
+    ran = run("verify", "-c", str(logged.config), "--since-checkpoint", str(kept))
+    assert ran.code == 0
+    assert "level 3  passed" in ran.out
+    key = str(logged.paths.keys / "log.pub")
+    assert run("verify", str(before), "--key", key).code == 0
+    ran = run("verify", str(before), "--key", key, "--since-checkpoint", str(kept))
+    assert ran.code == 12
+    assert f"tampered: {kept}: promises" in ran.out
+    kept.write_bytes(b"")
+    ran = run("verify", "-c", str(logged.config), "--since-checkpoint", str(kept))
+    assert ran.code == 3
+    assert str(kept) in ran.err

@@ -104,7 +104,7 @@ def test_ledger_as_it_was_written_passes_at_all_levels(forge: Forge) -> None:
     report = check(forge)
     assert report.findings == []
     assert (report.exit_code, report.worst) == (0, None)
-    assert report.levels == {0: "passed", 1: "passed", 2: "passed"}
+    assert report.levels == {0: "passed", 1: "passed", 2: "passed", 3: "not tried"}
     assert (report.size, report.tail, report.segments, report.records) == (10, 0, 3, 5)
     assert report.checkpoint == forge.promised
     assert any("verified up to size 10" in text for text in report.rests_on)
@@ -134,7 +134,7 @@ def test_every_shape_of_the_tree_passes(tmp_path: Path, count: int) -> None:
 def test_without_a_key_the_records_are_not_looked_at_and_that_is_said(forge: Forge) -> None:
     report = check(forge, key=False)
     assert report.findings == []
-    assert report.levels == {0: "passed", 1: "passed", 2: "not tried"}
+    assert report.levels == {0: "passed", 1: "passed", 2: "not tried", 3: "not tried"}
     assert report.records == 0
     assert "no reader's key" in report.why_not[2]
 
@@ -143,7 +143,7 @@ def test_public_files_alone_are_checked_at_level_0(forge: Forge) -> None:
     shutil.rmtree(forge.ledger / "segments")
     report = check(forge, lock=False)
     assert report.findings == []
-    assert report.levels == {0: "passed", 1: "not tried", 2: "not tried"}
+    assert report.levels == {0: "passed", 1: "not tried", 2: "not tried", 3: "not tried"}
     flip(forge.ledger / "log/tile/entries/000.p/10", 100)
     assert check(forge, lock=False).worst == "tampered"
 
@@ -177,7 +177,7 @@ def test_ledger_without_any_checkpoint_proves_nothing(forge: Forge) -> None:
     (forge.ledger / "log/checkpoint").unlink()
     report = check(forge, lock=False)
     assert report.worst == "damaged"
-    assert report.levels == {0: "failed", 1: "not tried", 2: "not tried"}
+    assert report.levels == {0: "failed", 1: "not tried", 2: "not tried", 3: "not tried"}
     assert report.rests_on[0].startswith("nothing")
 
 

@@ -19,14 +19,16 @@ from gatebook.config.load import state_dir
 from gatebook.errors import Damaged, EnvironmentFault
 from gatebook.ledger import keys
 from gatebook.ledger.note import Verifier
-from gatebook.ledger.verify import Private, Report
+from gatebook.ledger.verify import Outside, Private, Report
 from gatebook.ledger.verify import verify as verify_ledger
+from gatebook.ledger.verify.outside import read_kept
 from gatebook.paths import Paths
 
 LEVELS = {
     0: "signature, tiles, bundles, root",
     1: "segments, and what the log says of itself",
     2: "records, each against its commitment, and decisions with their outcomes",
+    3: "what others hold against it: witnesses, time stamps, checkpoints that were kept",
 }
 _COLOURS = {"tampered": "31", "damaged": "31", "incomplete": "33"}
 
@@ -53,6 +55,13 @@ def verify(
     reader: Annotated[
         Path | None, typer.Option(help="A reader's private key, to look at the records too.", show_default=False)
     ] = None,
+    since_checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A checkpoint of this log that you kept: this has to be the same log. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -66,12 +75,14 @@ def verify(
     place = _place(path, config)
     verifier, own_word = _verifier(place, key, is_copy=path is not None)
     private = _private(place, reader)
+    outside = Outside(kept=[read_kept(each, verifier.name) for each in since_checkpoint or []])
     with _progress(quiet=as_json) as progress:
         report = verify_ledger(
             place.ledger,
             verifier,
             lock=place.lock if place.lock.exists() else None,
             private=private,
+            outside=outside,
             progress=progress,
         )
     if own_word:

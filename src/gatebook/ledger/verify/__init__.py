@@ -2,6 +2,7 @@
 
 Level 0: signature, tiles, bundles, root. Level 1: segments, and what entries state of them and of the time.
 Level 2, with a reader's key: every record against its commitment, and what `reading` makes of the records.
+Level 3: what others hold against it.
 Recomputes everything and believes no cache, no name and no neighbour. Never writes, never takes the lock,
 and may run beside a writer: the checkpoint is read first, so all that it promises is on disk already; what
 lies beyond it is a tail that nobody has signed for yet. Specified in docs/verify.md.
@@ -23,11 +24,12 @@ from gatebook.ledger.tree import TILE_WIDTH, perfect_root
 from gatebook.ledger.verify.blocks import Block, Blocks, Roots
 from gatebook.ledger.verify.content import Content, Reading
 from gatebook.ledger.verify.history import History, all_records, is_record
+from gatebook.ledger.verify.outside import NOTHING_OUTSIDE, Level3, Outside
 from gatebook.ledger.verify.public import Public, block_range, read_file
 from gatebook.ledger.verify.report import Finding, Kind, Remark, Report, entries
 from gatebook.ledger.verify.store import Run, Store
 
-__all__ = ["Finding", "Kind", "Private", "Reading", "Remark", "Report", "verify"]
+__all__ = ["Finding", "Kind", "Outside", "Private", "Reading", "Remark", "Report", "verify"]
 
 Progress = Callable[[int, int], None]
 
@@ -46,20 +48,30 @@ def verify(
     *,
     lock: Path | None = None,
     private: Private | None = None,
+    outside: Outside = NOTHING_OUTSIDE,
     progress: Progress = lambda _done, _total: None,
 ) -> Report:
     """`ledger` holds `log/` and `segments/`; `lock` is the writer's own last promise, where there is one.
 
-    Raises EnvironmentFault when there is no ledger at all; everything else is in the report.
+    Raises EnvironmentFault when there is no ledger at all, or when what is `outside` cannot be used; everything
+    else is in the report.
     """
     if not (ledger / "log").is_dir() and not (ledger / "segments").is_dir():
         raise EnvironmentFault(f"{ledger}: no ledger, there is neither log/ nor segments/ in it")
-    return _Verification(ledger, verifier, lock, private, progress).run()
+    for kept in outside.kept:
+        kept.check([verifier])
+    return _Verification(ledger, verifier, lock, private, outside, progress).run()
 
 
 class _Verification:
     def __init__(
-        self, ledger: Path, verifier: Verifier, lock: Path | None, private: Private | None, progress: Progress
+        self,
+        ledger: Path,
+        verifier: Verifier,
+        lock: Path | None,
+        private: Private | None,
+        outside: Outside,
+        progress: Progress,
     ) -> None:
         self._ledger = ledger
         self._verifier = verifier
@@ -67,6 +79,7 @@ class _Verification:
         self._private = private
         self._progress = progress
         self._report = Report()
+        self._level3 = Level3(outside, self._report)
         self._history = History(self._report)
         self._times: deque[tuple[int, int]] = deque()  # first entry of a sealed frame, its time
 
@@ -76,7 +89,7 @@ class _Verification:
         published, promised = self._checkpoints()
         signed = [checkpoint for checkpoint in (published, promised) if checkpoint is not None]
         if not signed:
-            for level in (1, 2):
+            for level in (1, 2, 3):
                 report.skip(level, "there is no signed checkpoint to compare with")
             report.rests_on.append("nothing: no checkpoint with a good signature was found")
             return report
@@ -92,6 +105,7 @@ class _Verification:
             self._history.finish(store.found, store.holes, store.explained, checkpoint.size)
             report.tail = max(0, store.end - checkpoint.size)
         self._finish_content(content)
+        self._level3.judge(checkpoint, lambda size: self._root_at(size, public, roots))
         self._conclude(checkpoint)
         return report
 
@@ -229,27 +243,7 @@ class _Verification:
         for level in (1, 2):
             if level not in report.why_not:
                 report.tried(level)
-        report.rests_on += _grounds(checkpoint.size, report, self._verifier)
-
-
-def _grounds(size: int, report: Report, verifier: Verifier) -> list[str]:
-    """What the result rests on; no local copy can prove more."""
-    key = f"{verifier.name} (key {verifier.key_id.hex()})"
-    said = []
-    if report.worst is None:
-        said.append(f"verified up to size {size}")
-    if size:
-        said.append(
-            f"{entries(0, size)} rest on the signature of {key} alone: no witness and no time stamp was asked, "
-            f"so the key's holder could have written another history"
-        )
-    if report.tail:
-        said.append(
-            f"of {entries(size, size + report.tail)} nothing is signed for yet: they were being written when this "
-            f"was copied, or an older checkpoint was put here"
-        )
-    said.append("an older copy of the whole ledger would pass too: compare with a checkpoint kept elsewhere")
-    return said
+        report.rests_on += self._level3.grounds(checkpoint.size, self._verifier)
 
 
 class _Source:
