@@ -17,8 +17,10 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "verify.md").read_text("utf-8")
 NUMBER = re.compile(r"\b[0-9a-f]{8}\b|\d+")
 
 
-def fenced(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.M | re.S)
+def fenced(language: str, heading: str = "") -> list[str]:
+    """The blocks of that language, below that heading."""
+    part = DOCUMENT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else DOCUMENT
+    return re.findall(rf"^```{language}\n(.*?)^```$", part, re.M | re.S)
 
 
 def shape(output: str) -> list[str]:
@@ -74,7 +76,7 @@ def test_copy_on_another_machine_is_made_as_the_document_says(state: Path) -> No
     folder = state.parent
     shutil.copy(state / "keys/log.pub", folder)
     shutil.copy(state / "keys/reader.key", folder)
-    for block in fenced("sh")[1:3]:
+    for block in fenced("sh", "On another machine"):
         *lines, command = block.splitlines()
         subprocess.run(["/bin/sh", "-ec", "\n".join(lines)], cwd=folder, check=True, timeout=60)
         _, _, path, *options = command.split()
@@ -86,7 +88,7 @@ def test_copy_on_another_machine_is_made_as_the_document_says(state: Path) -> No
 
 def signature(log_pub: Path, checkpoint: Path, folder: Path) -> bool:
     script = folder / "signature.sh"
-    script.write_text(fenced("sh")[3])
+    script.write_text(fenced("sh", "Without gatebook")[0])
     done = subprocess.run(
         ["/bin/sh", str(script), str(log_pub), str(checkpoint)],
         capture_output=True,
@@ -98,7 +100,7 @@ def signature(log_pub: Path, checkpoint: Path, folder: Path) -> bool:
 
 
 def root(ledger: Path, *checkpoints: Path) -> bool:
-    (script,) = fenced("python")
+    (script,) = fenced("python", "Without gatebook")
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script, str(ledger), *map(str, checkpoints)],
         capture_output=True,
