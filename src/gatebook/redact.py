@@ -281,17 +281,16 @@ class Redactor:
 
     def identity_part(self, identity: Identity, subject: str | None, credential: str) -> IdentityPart:
         """Who. `subject` is the pseudonym, unless policy keeps subjects; `credential` a keyed fingerprint."""
-        own = len(identity.roles) - len(identity.grants)
         return IdentityPart(
             provider=identity.provider,
             method=identity.method,
             subject=cut(visible(identity.subject), 512) if self._subject == "keep" else subject,
             client=identity.client and cut(visible(identity.client), 512),
             credential=credential,
-            roles=_bounded(identity.roles[:own], MAX_ROLES_BYTES),
+            roles=_bounded(identity.own_roles, MAX_ROLES_BYTES),
             groups=_bounded(identity.groups, MAX_NAMES_BYTES),
             scopes=_bounded(identity.scopes, MAX_NAMES_BYTES),
-            granted=identity.roles[own:],
+            granted=tuple(role for _, role in identity.grants),
         )
 
 

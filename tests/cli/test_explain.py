@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import io
 import json
+import os
 import sys
 import threading
 import time
@@ -20,6 +21,11 @@ from tests.pki import Authority
 
 from gatebook import starter
 from gatebook.cli.explain import _header
+from gatebook.config.model import Grantable
+from gatebook.identity import grant_file
+from gatebook.identity.grant_file import Person
+from gatebook.identity.keyed import read_keys
+from gatebook.paths import Paths
 
 Run = Callable[..., Any]
 READER = '{"roles": ["reader"]}'
@@ -56,8 +62,80 @@ def test_text_says_route_caller_rules_and_verdict(run: Run, config: Path) -> Non
         "  allow     readers: holds; decides",
         "              yes roles admin or reader; held reader",
         "  verdict   allow 200: rule readers",
-        "  limit     per-caller: 100 in 60 s per identity; not counted here",
+        "  note      not evaluated, a guard may still refuse: limit per-caller: 100 in 60 s per identity",
     ]
+
+
+def granted(config: Path) -> str:
+    """ann of partners holds admin, and admin alone reads orders. The grant's id."""
+    text = config.read_text().replace("roles: [reader, admin]", "roles: [admin]")
+    config.write_text(text + "\ngrants:\n  - {role: admin, max: 1h, approve: [ops]}\n")
+    paths, now = Paths(config.parent / "state"), time.time()
+    terms = Grantable(role="admin", max=3600.0, approve=["ops"])
+    key = read_keys(paths).name("subject", "partners", "ann")
+    made = grant_file.request(
+        paths.grants,
+        terms,
+        role="admin",
+        provider="partners",
+        key=key,
+        shown="ann",
+        seconds=600.0,
+        reason="incident",
+        by=Person("os:1", "eve"),
+        now=now,
+        random=os.urandom,
+        announce=lambda _: None,
+    )
+    by = Person("os:2", "ops")
+    decide = grant_file.decide
+    decide(paths.grants, made.id, "approved", terms=lambda _: terms, by=by, now=now, announce=lambda _: None)
+    return made.id
+
+
+ANN = '{"provider": "partners", "subject": "ann"}'
+
+
+def test_grant_in_force_counts_and_is_named(run: Run, config: Path) -> None:
+    name = granted(config)
+    ran = run("explain", "GET", "/orders/7", "--as", ANN, "-c", str(config))
+    assert ran.out.splitlines()[2:] == [
+        "  identity  partners: ann; as given, not verified",
+        f"  granted   admin, by grant {name}",
+        "  allow     readers: holds; decides",
+        "              yes roles admin; held admin",
+        "  verdict   allow 200: rule readers",
+        f"  by grant  {name}: denied without",
+        "  note      not evaluated, a guard may still refuse: limit per-caller: 100 in 60 s per identity",
+    ]
+    for more in (("--no-grants",), ("--at", "2001-01-01")):
+        assert "deny 403" in run("explain", "GET", "/orders/7", "--as", ANN, *more, "-c", str(config)).out
+    eve = run("explain", "GET", "/orders/7", "--as", ANN.replace("ann", "eve"), "--json", "-c", str(config)).json()
+    assert (eve["verdict"]["verdict"], eve["identity"]["granted"]) == ("deny", [])
+
+
+def test_cases_see_the_grants_too(run: Run, config: Path) -> None:
+    name = granted(config)
+    cases = config.parent / "cases.yaml"
+    cases.write_text(f"cases: [{{name: ann, request: GET /orders/7, identity: {ANN}, expect: allow}}]")
+    ran = run("policy", "test", str(cases), "-c", str(config))
+    assert ran.code == 0
+    assert ran.out.startswith(f"{cases}:1: ann: allowed only by grant {name}\n")
+    assert run("policy", "test", str(cases), "--json", "-c", str(config)).json()["cases"][0]["grants"] == [name]
+    assert run("policy", "test", str(cases), "--no-grants", "-c", str(config)).code == 1
+
+
+def test_grants_that_cannot_be_read_count_for_nothing_and_that_is_said(run: Run, config: Path) -> None:
+    granted(config)
+    (config.parent / "state" / "grants.json").chmod(0o644)
+    ran = run("explain", "GET", "/orders/7", "--as", ANN, "-c", str(config))
+    assert "deny 403" in ran.out
+    assert "no grant counts, they cannot be read: " in ran.out
+    cases = config.parent / "cases.yaml"
+    cases.write_text(f"cases: [{{name: ann, request: GET /orders/7, identity: {ANN}, expect: deny}}]")
+    ran = run("policy", "test", str(cases), "-c", str(config))
+    assert ran.code == 0
+    assert "no grant counts" in ran.err
 
 
 def test_denial_is_an_answer_too_so_the_exit_code_is_0(run: Run, config: Path) -> None:

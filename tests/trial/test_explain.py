@@ -58,7 +58,8 @@ def test_every_rule_is_there_with_all_its_conditions() -> None:
         {"what": "paths", "wanted": ["/o/8"], "found": ["/o/7"], "holds": False},
         {"what": "scopes", "wanted": ["s"], "found": [], "holds": False},
     ]
-    assert found["verdict"] == {"verdict": "allow", "status": 200, "reason": "rule", "rule": "a", "shadow": None}
+    verdict = {"verdict": "allow", "status": 200, "reason": "rule", "rule": "a", "grants": [], "shadow": None}
+    assert found["verdict"] == verdict
 
 
 def test_condition_that_fails_says_why_and_what_it_read() -> None:
@@ -126,6 +127,21 @@ def test_no_route_says_what_may_have_been_meant() -> None:
 def test_limits_are_named() -> None:
     found = explained(identity_of(), limits=[{"name": "few", "per": "identity", "rate": "2/hour"}])
     assert found["limits"] == [{"name": "few", "per": "identity", "count": 2, "period_s": 3600}]
+
+
+def test_verdict_that_a_limit_or_an_earlier_use_could_still_change_says_so() -> None:
+    limits = [{"name": "few", "per": "identity", "rate": "2/hour"}]
+    allow = [{"name": "a", "roles": ["reader"]}]
+    who = identity_of(roles=("reader",), token_id="t1", provider="staff")
+    staff = {"type": "oidc", "issuer": "https://id.example", "audience": ["a"]}
+    route = {"path": "/o/{id}", "identity": ["staff"], "limits": limits, "allow": allow, "one_time": True}
+    judge = Judge(configuration_of(route, identity={"staff": staff}))
+    assert explain(judge, request(), who, verified=False)["not_evaluated"] == [
+        "limit few: 2 in 3600 s per identity",
+        "one_time: whether the token has been used before",
+    ]
+    refused = explain(judge, request(), identity_of(provider="staff"), verified=False)
+    assert (refused["verdict"]["verdict"], refused["not_evaluated"]) == ("deny", [])
 
 
 READS_ALL = (

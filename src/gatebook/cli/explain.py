@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from gatebook import ownlog
 from gatebook.cli.explained import say_explained
-from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
+from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Grants, Json
 from gatebook.cli.report import say_json
 from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault
@@ -58,20 +58,22 @@ def explain(
     host: Annotated[str, typer.Option(help="The Host header.")] = "localhost",
     address: Annotated[str, typer.Option(help="The client's address.")] = "127.0.0.1",
     at: Annotated[str | None, typer.Option(help="When: 2026-11-24T17:20:00Z. Default: now.")] = None,
+    grants: Grants = True,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Explain what the guard says to a request: route, caller, every rule with its conditions, verdict.
 
-    Nothing is sent, counted or recorded, and nothing secret is shown. Grants in force and limits are not
-    seen. Exit code 0 whatever the verdict is: `gatebook policy test` is for scripts.
+    Nothing is sent, counted or recorded, and nothing secret is shown. Grants in force count; limits and
+    earlier uses of a token are named but not looked at. Exit code 0 whatever the verdict is: `gatebook
+    policy test` is for scripts.
 
     Example: `gatebook explain GET /orders/7 --as '{"roles": ["reader"]}'`, or `gatebook explain GET /orders/7
     --token token.txt`
     """
     if token is not None and as_ is not None:
         raise typer.BadParameter("either --token or --as", param_hint="--as")
-    judge, _ = open_judge(config)
+    judge, _, unread = open_judge(config, grants)
     configuration = judge.configuration
     request = _request(method, target, header or [], host, address, at)
     if certificate is not None:
@@ -86,7 +88,7 @@ def explain(
         else:
             ownlog.configure("explain", least="warning")
             request, who = asyncio.run(identify(configuration, request, route, _read(token)))
-    told = explained(judge, request, who, verified=as_ is None)
+    told = {**explained(judge, request, who, verified=as_ is None), "grants_unread": unread or None}
     if as_json:
         say_json(told)
     else:

@@ -22,6 +22,8 @@ def say_explained(told: dict[str, Any]) -> None:
         params = "".join(f", {name} = {value}" for name, value in route["params"].items())
         _line("route", f"{route['name']}, {route['path']}{params}")
         _line("identity", _who(told["identity"], route["identity"]))
+        for lent in (told["identity"] or {}).get("granted", []):
+            _line("granted", f"{lent['role']}, by grant {lent['grant']}")
         for rule in told["rules"]:
             _say_rule(rule)
     verdict = told["verdict"]
@@ -29,10 +31,12 @@ def say_explained(told: dict[str, Any]) -> None:
     _line("verdict", paint(_ruled(verdict), colour, sys.stdout))
     if verdict["shadow"] is not None:
         _line("shadow", f"{_ruled(verdict['shadow'])}, if the rules in shadow mode were enforced")
-    for limit in told["limits"]:
-        if verdict["verdict"] == "allow":
-            rate = f"{limit['count']} in {limit['period_s']} s per {limit['per']}"
-            _line("limit", f"{limit['name']}: {rate}; not counted here")
+    if verdict["grants"]:
+        _line("by grant", f"{' and '.join(verdict['grants'])}: denied without")
+    for what in told["not_evaluated"]:
+        _line("note", f"not evaluated, a guard may still refuse: {what}")
+    if told["grants_unread"]:
+        _line("note", f"no grant counts, they cannot be read: {told['grants_unread']}")
 
 
 def _say_miss(miss: dict[str, Any]) -> None:

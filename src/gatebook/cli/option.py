@@ -17,6 +17,7 @@ ConfigPath = Annotated[
     typer.Option("--config", "-c", envvar="GATEBOOK_CONFIG", help="The configuration file.", show_default=True),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Grants = Annotated[bool, typer.Option(help="Whether grants in force lend their roles, as they do in a guard.")]
 
 # The panels that `gatebook --help` groups commands in.
 SET_UP = "Set up"

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
-from gatebook.cli.report import harmless, paint, say, say_json
+from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Grants, Json
+from gatebook.cli.report import harmless, paint, say, say_json, warn
 from gatebook.config.source import Source
 from gatebook.errors import EnvironmentFault
 from gatebook.trial.cases import read_cases
@@ -24,18 +24,22 @@ def try_cases(
     junit_file: Annotated[
         Path | None, typer.Option("--junit", help="Write JUnit XML there, too.", show_default=False)
     ] = None,
+    grants: Grants = True,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Judge requests by the policy and compare with what is expected. For your CI.
 
     Says which cases fail, with their lines, and which rules no case reaches. Nothing is sent, counted or
-    recorded; nginx, keys and a state folder are not needed. Exit code 0 if all cases pass, 1 if one fails.
+    recorded; nginx, keys and a state folder are not needed. Where there is one, grants in force count.
+    Exit code 0 if all cases pass, 1 if one fails.
 
     Example: `gatebook policy test cases.yaml --junit policy.xml`
     """
-    judge, source = open_judge(config)
+    judge, source, unread = open_judge(config, grants)
     now = datetime.datetime.now(datetime.UTC)
+    if unread:
+        warn(f"no grant counts, they cannot be read: {unread}")
     located = [(path, read_cases(path, judge.configuration, now.timestamp())) for path in cases]
     results = [result for path, each in located for result in run(judge, each, path)]
     reached = coverage(judge, results)
@@ -67,6 +71,7 @@ def _json(results: list[Result], reached: list[Reached], source: Source) -> dict
                 "reason": result.found.reason,
                 "rule": result.found.rule,
                 "route": result.route,
+                "grants": result.found.grants,
             }
             for result in results
         ],
@@ -82,6 +87,10 @@ def _say(results: list[Result], failed: list[Result], reached: list[Reached], so
         word = paint("failed:", "31", sys.stdout)
         said = f"{result.file}:{result.line}: {result.name}: {'; '.join(result.wrong)}"
         say(f"{word} {harmless(said)}")
+    for result in results:
+        if result.found.grants:
+            by = " and ".join(result.found.grants)
+            say(f"{harmless(f'{result.file}:{result.line}: {result.name}')}: allowed only by grant {by}")
     for each in reached:
         if not each.reached:
             name = f"rule {each.route}/{each.rule}" if each.rule is not None else f"route {each.route}"

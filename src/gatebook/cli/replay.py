@@ -67,7 +67,7 @@ def replay(
     """
     now_us = time.time_ns() // 1000
     since_us, until_us = (_time(text, now_us, name) for text, name in ((since, "--since"), (until, "--until")))
-    judge, _ = open_judge(policy or config)
+    judge = open_judge(policy or config, grants=False).judge  # records name the roles that were granted
     opened, paths = open_log(config, reader)
     replaying = Replay(judge, _configurations(config, paths))
     tally = Tally(limit)

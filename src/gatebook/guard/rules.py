@@ -118,17 +118,10 @@ class Rules:
         taken = self._limiter.take(match.route, identity, facts.address, monotonic_s)
         if taken is not None and not taken.allowed:
             return Verdict(False, "limit_exceeded", ruling.rule, taken)  # a shadow rule could only deny, too
-        grants = () if identity is None or not identity.grants else self._needed(match, identity, facts, now)
+        grants = (
+            () if identity is None or not identity.grants else self._policy.needed(match, identity, facts, now)
+        )
         return Verdict(True, ruling.reason, ruling.rule, taken, ruling.shadow, goes_by.upstream, strip, grants)
-
-    def _needed(self, match: Match, identity: Identity, facts: Facts, now: float) -> tuple[str, ...]:
-        """The grants without which an allowed request is denied: none, one that suffices, or all of them."""
-        own = identity.roles[: len(identity.roles) - len(identity.grants)]
-        for grants in ((), *((grant,) for grant in identity.grants)):
-            with_these = msgspec.structs.replace(identity, roles=(*own, *(role for _, role in grants)))
-            if self._policy.authorise(match, with_these, facts, now).allowed:
-                return tuple(name for name, _ in grants)
-        return tuple(name for name, _ in identity.grants)
 
     def _known_way(
         self, route: Route, asked: Asked, facts: Facts, identity: Identity | None, now: float

@@ -74,6 +74,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     credential_sha256: bytes  # keyed.signed_sha256; it is keyed before anything is stored
     expires_at: float
 
+    @property
+    def own_roles(self) -> tuple[str, ...]:
+        """Without those that are held by grants."""
+        return self.roles[: len(self.roles) - len(self.grants)]
+
 
 class Refusal(NamedTuple):
     """Why no identity came of it: a key of record.REASONS. `provider`: whose credential it claims to be."""

@@ -171,6 +171,15 @@ class Policy:
                 return msgspec.structs.replace(ruling, shadow=other)
         return ruling
 
+    def needed(self, match: Match, identity: Identity, facts: Facts, now: float) -> tuple[str, ...]:
+        """The grants without which an allowed request is denied: none, one that suffices, or all of them."""
+        own = identity.own_roles
+        for grants in ((), *((grant,) for grant in identity.grants)):
+            with_these = msgspec.structs.replace(identity, roles=(*own, *(role for _, role in grants)))
+            if self.authorise(match, with_these, facts, now).allowed:
+                return tuple(name for name, _ in grants)
+        return tuple(name for name, _ in identity.grants)
+
     def asker(self, match: Match, identity: Identity | None) -> Identity | None:
         """Who counts as asking on this route, with all roles that they hold."""
         accepted = match.route.identity

@@ -1,6 +1,7 @@
 """Judges requests that nobody has sent: for `gatebook explain` and `gatebook policy test`.
 
 opened.py     a configuration's file -> what judges by it, and where its rules stand
+lent.py       the state folder -> the grants that lend roles, as a guard has them
 given.py      what a person says of a request, its caller and the time, read strictly
 judge.py      given -> the verdict of the guard, by the guard's own policy; pure
 explain.py    the same with every rule and every condition's value, and nothing secret; pure

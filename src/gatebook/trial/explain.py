@@ -1,7 +1,8 @@
 """A verdict explained: route, caller, every rule with each of its conditions, and what came of it.
 
-In: a request and who asks, as for `judge`. Out: plain data for JSON, from which a text is made, too. Never holds a
-credential: values of header fields and query parameters that carry one are masked wherever they occur. Pure.
+In: a request and who asks, as for `judge`. Out: plain data for JSON, from which a text is made, too; with what the
+guard would look at besides, and nobody has here. Never holds a credential: values of header fields and query
+parameters that carry one are masked wherever they occur. Pure.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from urllib.parse import parse_qsl, unquote, urlencode
 import msgspec
 
 from gatebook.config.model import ApiKeyProvider, Configuration
-from gatebook.identity.types import Identity, Refusal
+from gatebook.identity.types import Refusal
 from gatebook.policy import Facts, Match, Miss, near, trace
 from gatebook.redact import CREDENTIAL_HEADERS, CREDENTIAL_QUERY
 from gatebook.scrub import MASK
-from gatebook.trial.judge import Judge, Judged, Request, Who, judged, refused
+from gatebook.trial.judge import Judge, Judged, Request, Who, later, refused
 
 _SHORTEST_SECRET = 8  # the word Bearer is none
 
@@ -30,11 +31,12 @@ def explain(judge: Judge, request: Request, who: Who, verified: bool) -> dict[st
     if refused(match, who) is not None or not isinstance(match, Match):
         found = judge.judge(request, who)
     else:
-        identity = who if isinstance(who, Identity) else None
+        identity = judge.gain(match, who, request.at)
+        who = identity or who
         facts = request.facts()
         shown = (msgspec.structs.replace(match, query=query), _shown(judge.configuration, facts))
         ruling, seen = trace.explain(judge.policy, match, identity, facts, request.at, shown)
-        found = judged(match, ruling)
+        found = judge.judged(match, identity, request, ruling)
         rules = msgspec.to_builtins(seen)
     told = {
         "request": {
@@ -50,6 +52,7 @@ def explain(judge: Judge, request: Request, who: Who, verified: bool) -> dict[st
         "rules": rules,
         "verdict": _verdict(found),
         "limits": _limits(match),
+        "not_evaluated": later(match) if found.verdict == "allow" else [],
     }
     masked: dict[str, Any] = _masked(told, secrets)
     return masked
@@ -89,7 +92,8 @@ def _identity(who: Who, verified: bool) -> dict[str, Any] | None:
         "method": who.method,
         "subject": who.subject,
         "client": who.client,
-        "roles": list(who.roles),
+        "roles": list(who.own_roles),
+        "granted": [{"grant": name, "role": role} for name, role in who.grants],
         "groups": list(who.groups),
         "scopes": list(who.scopes),
         "verified": verified,
@@ -97,7 +101,13 @@ def _identity(who: Who, verified: bool) -> dict[str, Any] | None:
 
 
 def _verdict(found: Judged) -> dict[str, Any]:
-    told = {"verdict": found.verdict, "status": found.status, "reason": found.reason, "rule": found.rule}
+    told: dict[str, Any] = {
+        "verdict": found.verdict,
+        "status": found.status,
+        "reason": found.reason,
+        "rule": found.rule,
+    }
+    told["grants"] = list(found.grants)
     shadow = found.shadow
     if shadow is None:
         return {**told, "shadow": None}

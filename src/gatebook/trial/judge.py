@@ -1,8 +1,9 @@
 """A request that nobody sent -> the verdict that the guard would give.
 
-In: a configuration, a request, and who asks: an identity, why there is none, or nobody. Out: `Judged`. The rules
-are asked of the guard's own `policy`; a test holds the guard to the same answers. Limits are not counted, and
-nothing that is remembered between requests is asked. Pure.
+In: a configuration, the grants that are held, a request, and who asks: an identity, why there is none, or nobody.
+Out: `Judged`. Rules and grants are asked of the guard's own `policy` and `identity`; a test holds the guard to the
+same answers. Never counts a limit nor asks what is remembered between requests: `later` names what of that the
+guard would still look at. Pure.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Literal
 import msgspec
 
 from gatebook.config.model import Configuration, Route
+from gatebook.identity.grant import Held, Seen
+from gatebook.identity.once import of_token
 from gatebook.identity.types import Identity, Presented, Refusal
 from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling, joined
 from gatebook.record import REASONS
@@ -61,7 +64,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """`reason` is a key of record.REASONS, `status` what the client is told; 200 where it is let through."""
+    """`reason` is a key of record.REASONS, `status` what the client is told; 200 where it is let through.
+
+    `grants`: those without which it would be a denial.
+    """
 
     match: Match | Miss
     verdict: Verdict
@@ -69,13 +75,16 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     rule: str | None = None
     shadow: Ruling | None = None
+    grants: tuple[str, ...] = ()
 
 
 class Judge:
-    """Compiled once. Raises ConfigError where the configuration's routes or rules are wrong."""
+    """Compiled once. `held`: grants that lend their roles. Raises ConfigError where routes or rules are wrong."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, held: Held | None = None) -> None:
         self.configuration = configuration
+        self._held = held
+        self._grantable = {each.role: each for each in configuration.grants}
         self.routes = Routes(configuration)
         self.policy = Policy(configuration)
 
@@ -93,8 +102,38 @@ class Judge:
         if refusal is not None:
             return Judged(match=match, verdict="deny", status=REASONS[refusal].status, reason=refusal)
         assert isinstance(match, Match)  # noqa: S101 - a miss is refused
-        identity = who if isinstance(who, Identity) else None
-        return judged(match, self.policy.authorise(match, identity, request.facts(), request.at))
+        identity = self.gain(match, who, request.at)
+        return self.judged(
+            match, identity, request, self.policy.authorise(match, identity, request.facts(), request.at)
+        )
+
+    def gain(self, match: Match, who: Who, at: float) -> Identity | None:
+        """Who asks, with the roles of their grants that are in force then. A public route knows nobody."""
+        if not isinstance(who, Identity) or match.route.identity == "none":
+            return None
+        return self._held.gain(who, self._grantable, Seen(), at, 0.0) if self._held else who
+
+    def judged(self, match: Match, identity: Identity | None, request: Request, ruling: Ruling) -> Judged:
+        """What becomes of a ruling. A token without an id opens no route where each opens once."""
+        verdict: Verdict = "allow" if ruling.allowed else "deny"
+        reason: str = ruling.reason
+        shadow = ruling.shadow
+        grants: tuple[str, ...] = ()
+        if ruling.allowed and identity is not None:
+            use = of_token(identity) if match.route.one_time else None
+            if isinstance(use, Refusal):
+                verdict, reason, shadow = "deny", use.reason, None
+            elif identity.grants:
+                grants = self.policy.needed(match, identity, request.facts(), request.at)
+        return Judged(
+            match=match,
+            verdict=verdict,
+            status=REASONS[reason].status,
+            reason=reason,
+            rule=ruling.rule,
+            shadow=shadow,
+            grants=grants,
+        )
 
 
 def refused(match: Match | Miss, who: Who) -> str | None:
@@ -109,12 +148,12 @@ def refused(match: Match | Miss, who: Who) -> str | None:
     return None if who is not None and who.provider in accepted else "credential_missing"
 
 
-def judged(match: Match, ruling: Ruling) -> Judged:
-    return Judged(
-        match=match,
-        verdict="allow" if ruling.allowed else "deny",
-        status=REASONS[ruling.reason].status,
-        reason=ruling.reason,
-        rule=ruling.rule,
-        shadow=ruling.shadow,
-    )
+def later(match: Match | Miss) -> list[str]:
+    """What the guard looks at once rules have allowed a request, and nothing here does, in words."""
+    if isinstance(match, Miss):
+        return []
+    found = [
+        f"limit {limit.name}: {limit.rate.count} in {limit.rate.period_s} s per {limit.per}"
+        for limit in match.route.limits
+    ]
+    return [*found, "one_time: whether the token has been used before"] if match.route.one_time else found
