@@ -72,6 +72,7 @@ def _register() -> None:
         "demo",
         "log",
         "show",
+        "prove",
         "verify",
         "version",
     )

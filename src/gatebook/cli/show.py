@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from gatebook.access.find import by_index, by_request_id
 from gatebook.access.found import Access, as_json
 from gatebook.cli.line import moment
-from gatebook.cli.opened import ReaderKey, log_verifier, open_log, tell_gaps
+from gatebook.cli.opened import ReaderKey, find_access, log_verifier, open_log, tell_gaps
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
 from gatebook.cli.report import harmless, paint, say
-from gatebook.errors import GatebookError
 from gatebook.ledger.prove import Tree
 from gatebook.ledger.read import Reader
 from gatebook.record import SIGNALS
 
-_ID = re.compile(r"[0-9a-f]{8,32}")
-_INDEX = re.compile(r"(?:(?P<origin>[^/]+/[^/]+)/)?(?P<index>[0-9]{1,18})")
 _GROUPS = ("identity", "request", "client", "tls", "decision", "limit", "response", "upstream", "error")
 
 
@@ -44,7 +39,7 @@ def show(
     Example: `gatebook show 3f2a9c1e`, or `gatebook show acme/node-1/4711 --json`
     """
     opened, paths = open_log(config, reader)
-    found = _find(opened, request.strip().lower())
+    found = find_access(opened, request)
     tell_gaps(opened)
     proven = _proven(opened, Tree(paths.ledger, log_verifier(paths)), found)
     if as_json_:
@@ -53,32 +48,6 @@ def show(
         )
         return
     _say(found, proven)
-
-
-def _find(opened: Reader, wanted: str) -> Access:
-    """Raises GatebookError unless it is exactly one."""
-    place = _INDEX.fullmatch(wanted)
-    if place is not None and (place["origin"] or len(wanted) < 8):
-        if place["origin"] not in (None, opened.origin):
-            raise GatebookError(f"{wanted}: is of the ledger {place['origin']}; this one is {opened.origin}")
-        found = by_index(opened, int(place["index"]))
-        if found is None:
-            raise GatebookError(f"entry {place['index']} is no record of an access, or cannot be read")
-        return found
-    if _ID.fullmatch(wanted) is None:
-        raise GatebookError(
-            f"{wanted!r}: expected 8 to 32 hexadecimal digits, or a receipt such as acme/node-1/4711"
-        )
-    accesses = by_request_id(opened, wanted)
-    if not accesses:
-        raise GatebookError(f"no request {wanted} in the log; `gatebook log` shows the newest")
-    if len(accesses) > 1:
-        raise GatebookError(
-            f"{len(accesses)} requests begin with {wanted}: "
-            + ", ".join(str(each.id) for each in accesses[:10])
-            + "; give more digits"
-        )
-    return accesses[0]
 
 
 def _proven(opened: Reader, tree: Tree, found: Access) -> dict[str, int | None]:

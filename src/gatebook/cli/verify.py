@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gatebook.access.pairing import Pairing
+from gatebook.cli.evidence import kind_of, verify_proof
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
 from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.config.load import state_dir
@@ -46,11 +47,13 @@ def verify(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A copy: of a state folder, or of its ledger. Default: this deployment.", show_default=False
+            help="A proof, or a copy of a state folder or of its ledger. Default: this deployment.",
+            show_default=False,
         ),
     ] = None,
     key: Annotated[
-        Path | None, typer.Option(help="The log's public key (log.pub), as you were given it.", show_default=False)
+        str | None,
+        typer.Option(help="The log's public key as you were given it: log.pub, or its text.", show_default=False),
     ] = None,
     reader: Annotated[
         Path | None, typer.Option(help="A reader's private key, to look at the records too.", show_default=False)
@@ -70,8 +73,13 @@ def verify(
     Needs no key but the log's public one; with a reader's key every record is checked as well. May be used
     beside a running gatebook. Exit codes: 0 verified, 11 damaged, 12 tampered, 13 incomplete.
 
-    Example: `gatebook verify`, or `gatebook verify copy/ledger --key log.pub --json`
+    A proof that `gatebook prove` wrote is checked by itself: it needs the log's public key and nothing else.
+
+    Example: `gatebook verify`, or `gatebook verify x.tlog-proof --key log.pub`
     """
+    if path is not None and path.is_file():
+        _verify_file(path, key, config, as_json)
+        return
     place = _place(path, config)
     verifier, own_word = _verifier(place, key, is_copy=path is not None)
     private = _private(place, reader)
@@ -96,6 +104,26 @@ def verify(
     raise typer.Exit(report.exit_code)
 
 
+def _verify_file(path: Path, key: str | None, config: Path, as_json: bool) -> None:
+    kind_of(path)
+    if key is None and not config.exists():
+        raise EnvironmentFault(f"{path}: name the log's public key by --key, as you were given it")
+    verifier, _ = _verifier(_place(None, config), key, is_copy=False) if key is None else (named_key(key), False)
+    verify_proof(path, verifier, as_json=as_json)
+
+
+def named_key(key: str) -> Verifier:
+    """A verification key: a file's name, or the key itself. Raises EnvironmentFault."""
+    path = Path(key)
+    if "+" in key and not path.exists():
+        try:
+            return Verifier.from_vkey(key.strip())
+        except Damaged as error:
+            raise EnvironmentFault(f"--key: {error}") from None
+    with _named_for(path, "log.pub"):
+        return keys.load_verifier(path)
+
+
 def _place(path: Path | None, config: Path) -> _Place:
     """Raises EnvironmentFault when there is no ledger."""
     if path is None:
@@ -110,11 +138,10 @@ def _place(path: Path | None, config: Path) -> _Place:
     )
 
 
-def _verifier(place: _Place, key: Path | None, *, is_copy: bool) -> tuple[Verifier, bool]:
+def _verifier(place: _Place, key: str | None, *, is_copy: bool) -> tuple[Verifier, bool]:
     """The log's key, and whether it is the copy's own word."""
     if key is not None:
-        with _named_for(key, "log.pub"):
-            return keys.load_verifier(key), False
+        return named_key(key), False
     if not (place.keys / keys.LOG_PUB).exists():
         raise EnvironmentFault(
             f"{place.keys / keys.LOG_PUB}: no such key; name the log's public key by --key, as you were given it"

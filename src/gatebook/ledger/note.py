@@ -44,7 +44,7 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _decode64(text: str) -> bytes:
+def decode64(text: str) -> bytes:
     """Strict: the one spelling that encoding gives, or Damaged."""
     try:
         data = base64.b64decode(text, validate=True)
@@ -61,7 +61,7 @@ def _parse_key(text: str, what: str) -> tuple[str, bytes, int, bytes]:
     if len(parts) != 3 or len(text) > 1000:
         raise Damaged(f"not a {what}: expected name+id+base64")
     name, hexadecimal, encoded = parts
-    data = _decode64(encoded)
+    data = decode64(encoded)
     if len(data) != 33:
         raise Damaged(f"{what} of {name!r}: {len(data)} bytes; expected 33")
     key_id = bytes.fromhex(hexadecimal) if len(hexadecimal) == 8 and hexadecimal.isalnum() else b""
@@ -263,7 +263,7 @@ def _parse_line(line: str) -> SignatureLine:
     dash, name, *rest = line.split(" ") if line.count(" ") == 2 else ("", "", "")
     if dash + " " != _DASH:
         raise Damaged(f"not a signature line: {line[:100]!r}")
-    data = _decode64(rest[0])
+    data = decode64(rest[0])
     if len(data) < 5:
         raise Damaged(f"signature of {name!r} is too short")
     return SignatureLine(_check_name(name), data[:4], data[4:])
@@ -320,7 +320,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     origin, size, root = lines[:3]
     if not (size.isascii() and size.isdigit() and len(size) <= 19 and int(size) <= MAX_SIZE):
         raise Damaged(f"a checkpoint's size is a number of at most {MAX_SIZE}: {size[:100]!r}")
-    checkpoint = Checkpoint(_check_name(origin), int(size), _decode64(root))
+    checkpoint = Checkpoint(_check_name(origin), int(size), decode64(root))
     if len(checkpoint.root) != 32 or checkpoint.text() != text:
         raise Damaged("a checkpoint is spelt in one way only, and its root has 32 bytes")
     return checkpoint

@@ -25,10 +25,11 @@ from gatebook.ledger.tree import (
 
 
 class Inclusion(NamedTuple):
-    """That a leaf is in the tree of a signed checkpoint."""
+    """That a leaf is in the tree of a signed checkpoint. `note`: the checkpoint as it was signed."""
 
     checkpoint: Checkpoint
     path: list[bytes]
+    note: bytes
 
 
 class Tree:
@@ -40,6 +41,9 @@ class Tree:
 
     def checkpoint(self) -> Checkpoint:
         """The published one. Raises Damaged or Tampered."""
+        return self._published()[0]
+
+    def _published(self) -> tuple[Checkpoint, bytes]:
         path = self._folder / "checkpoint"
         try:
             data = path.read_bytes()
@@ -48,20 +52,20 @@ class Tree:
         checkpoint = parse_checkpoint(open_note(data, [self._verifier]).text)
         if checkpoint.origin != self._verifier.name:
             raise Tampered(f"{path}: is of {checkpoint.origin}; the key is of {self._verifier.name}")
-        return checkpoint
+        return checkpoint, data
 
     def inclusion(self, index: int, entry: bytes) -> Inclusion | None:
         """Prove that `entry` is leaf `index` of the signed tree. None: no checkpoint covers it yet.
 
         Raises Tampered when the tree says otherwise, Damaged when it cannot be read.
         """
-        checkpoint = self.checkpoint()
+        checkpoint, note = self._published()
         if index >= checkpoint.size:
             return None
         path = prove_inclusion(index, checkpoint.size, lambda level, k: self._subtree(level, k, checkpoint.size))
         if root_from_inclusion(index, checkpoint.size, leaf_hash(entry), path) != checkpoint.root:
             raise Tampered(f"entry {index} is not in the signed tree of {checkpoint.size} entries")
-        return Inclusion(checkpoint, path)
+        return Inclusion(checkpoint, path, note)
 
     def _subtree(self, level: int, k: int, size: int) -> bytes:
         tile_level, inner = divmod(level, TILE_LEVELS)

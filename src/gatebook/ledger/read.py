@@ -243,6 +243,25 @@ class Reader:
         except (Damaged, OSError):
             return None
 
+    def disclosed(self, start: int, end: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """(index, salt, record) of what can be read from `start` on, below `end`. A salt opens its entry."""
+        first = max(bisect_right(self._starts, start) - 1, 0)
+        for number in range(first, len(self._paths)):
+            if self._starts[number] >= end:
+                return
+            part = self._spans(number, start)
+            if part is None:
+                continue
+            found, spans, opened = part
+            for span in spans:
+                if span.place.first_index >= end:
+                    return
+                records = self._open(found, span, opened)
+                salts = segment.salts(opened, span.place.first_record, len(records))
+                for index, (salt, data) in enumerate(zip(salts, records, strict=True), span.place.first_index):
+                    if start <= index < end:
+                        yield index, salt, data
+
     def _find(self, index: int) -> tuple[SegmentFile | None, Span | None]:
         number = bisect_right(self._starts, index) - 1
         if number < 0 or index >= self.size:

@@ -1,0 +1,139 @@
+"""What `gatebook verify` says of a file that was handed over: a proof of one record. No logic."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gatebook import record
+from gatebook.cli.line import moment
+from gatebook.cli.report import harmless, paint, say, say_json
+from gatebook.errors import Damaged, EnvironmentFault, LedgerError
+from gatebook.ledger.note import Verifier
+from gatebook.ledger.proof import MAX_PROOF_BYTES, Proven, check_proof, parse_proof
+
+
+def verify_proof(path: Path, verifier: Verifier, *, as_json: bool) -> None:
+    """Raises LedgerError unless the file proves a record."""
+    proven = _proven(path, verifier)
+    if as_json:
+        say_json(_told(proven, verifier))
+        return
+    told = decoded(proven.record)
+    if told is None:
+        say(harmless(proven.record.decode("utf-8", "backslashreplace")))
+    else:
+        say_record(told)
+    checkpoint = proven.checkpoint
+    say(paint("ledger", "36", sys.stdout))
+    _line("  origin", checkpoint.origin)
+    _line("  entry", str(proven.index))
+    _line("  tree", f"{checkpoint.size} entries, root {checkpoint.root.hex()}")
+    say("this rests on:")
+    for text in _grounds(proven, verifier):
+        say(f"  - {harmless(text)}")
+    what = f"entry {proven.index} of {checkpoint.origin} is this record, byte for byte"
+    say(f"{paint('verified', '32', sys.stdout)}: {what}")
+
+
+def _proven(path: Path, verifier: Verifier) -> Proven:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_PROOF_BYTES + 1)
+        return check_proof(parse_proof(data), verifier)
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except LedgerError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _grounds(proven: Proven, verifier: Verifier) -> list[str]:
+    """What the result rests on."""
+    by = [f"{name}{'' if at is None else ' at ' + _second(at)}" for name, at in sorted(proven.cosigned.items())]
+    said = [f"the signature of {verifier.name} (key {verifier.key_id.hex()})" + ("" if by else " alone")]
+    said += [f"cosigned by {each}" for each in by]
+    if proven.unknown:
+        names = ", ".join(f"{line.name} (key {line.key_id.hex()})" for line in proven.unknown)
+        said.append(f"signatures by keys that are not known here count for nothing: {names}")
+    if not by:
+        said.append(
+            "no witness was asked: the key's holder could show another history to somebody else; "
+            "compare the root with a checkpoint kept elsewhere"
+        )
+    return said
+
+
+def _second(time_s: int) -> str:
+    try:
+        return datetime.datetime.fromtimestamp(time_s, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return str(time_s)
+
+
+def _told(proven: Proven, verifier: Verifier) -> dict[str, Any]:
+    checkpoint = proven.checkpoint
+    return {
+        "verified": True,
+        "origin": checkpoint.origin,
+        "index": proven.index,
+        "size": checkpoint.size,
+        "root": checkpoint.root.hex(),
+        "record": decoded(proven.record),
+        "record_text": proven.record.decode("utf-8", "backslashreplace"),
+        "cosigned_by": proven.cosigned,
+        "unknown_signatures": [f"{line.name} (key {line.key_id.hex()})" for line in proven.unknown],
+        "rests_on": _grounds(proven, verifier),
+    }
+
+
+def decoded(data: bytes) -> dict[str, Any] | None:
+    """The record's fields; None when it is none that this version knows."""
+    try:
+        made = msgspec.to_builtins(record.decode(data))
+    except (ValueError, RecursionError):
+        return None
+    assert isinstance(made, dict)  # noqa: S101 - a struct
+    return made
+
+
+def say_record(told: dict[str, Any]) -> None:
+    """A line a field, a heading a group."""
+    for name, value in told.items():
+        if not isinstance(value, dict):
+            _line(name, f"{moment(value)} UTC" if name == "time_us" else text_of(value))
+    for name, value in told.items():
+        if isinstance(value, dict):
+            say(paint(harmless(name), "36", sys.stdout))
+            for key, inner in value.items():
+                _line(f"  {key}", text_of(inner))
+
+
+def _line(name: str, value: str) -> None:
+    said = harmless(value).replace("\n", "\\n")
+    say(f"{harmless(name):<16}{said}")
+
+
+def text_of(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {text_of(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(text_of, value))
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
+def kind_of(path: Path) -> str:
+    """proof or bundle, by the file's first bytes. Raises EnvironmentFault, or Damaged when it is neither."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(64)
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    if head.startswith(b"c2sp.org/tlog-proof@"):
+        return "proof"
+    if head.startswith(b"PK\x03\x04"):
+        return "bundle"
+    raise Damaged(f"{path}: neither a ledger's folder, nor a proof (.tlog-proof), nor a bundle of evidence (.zip)")
