@@ -74,6 +74,7 @@ def test_person_logs_in_sees_the_page_logs_out_and_the_cookie_is_dead(
     assert SESSION not in str(person.run("return document.cookie"))
     assert opens(deployment, cookie)
     person.go(f"{deployment.url}/.gatebook/logout")
+    assert person.run("return getComputedStyle(document.body).maxWidth") == "512px"  # the policy allows its style
     person.press("Log out")
     person.press("Yes")
     person.until(lambda: person.url == f"{deployment.url}/goodbye", "the end of the logout")

@@ -10,6 +10,8 @@ from tests.e2e.deployment import until
 from tests.login.conftest import Place
 from tests.login.idp import Browser
 
+from gatebook.page import SECURITY_POLICY
+
 SESSION = "__Host-gatebook-session"
 
 
@@ -142,6 +144,8 @@ def test_logout_ends_the_session_everywhere_and_goes_on_to_the_provider(place: P
     answer = browser.ask("/orders/7", headers=stolen)
     assert place.reason(answer) == "credential_revoked"
     assert answer.headers["Content-Type"] == "text/html"
+    assert answer.headers["Content-Security-Policy"] == SECURITY_POLICY
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert (
         f'<a href="{place.deployment.url}/.gatebook/login?provider=people&amp;return_to=%2Forders%2F7">'
         in answer.text

@@ -12,6 +12,7 @@ from typing import Final
 
 from gatebook.config.model import LOGIN_COOKIE, OWN_COOKIES, SESSION_COOKIE, Configuration
 from gatebook.gateway.tree import Block, directive
+from gatebook.page import SECURITY_POLICY
 from gatebook.wire import FROM_GUARD, TO_GUARD, UPSTREAMS_FIELD, upstreams_mark
 
 # Cleared from every request. The last three let a POST pass for another method behind us.
@@ -228,6 +229,8 @@ def of_denial() -> Block:
     return to_client() + _add(
         {
             "Cache-Control": "no-store",  # it is one caller's, of this moment
+            "Content-Security-Policy": SECURITY_POLICY,  # it may be a page
+            "X-Content-Type-Options": "nosniff",
             "Retry-After": "$gatebook_denied_again",
             "Allow": FROM_GUARD["Gatebook-Allow"],
             "WWW-Authenticate": FROM_GUARD["Gatebook-Authenticate"],

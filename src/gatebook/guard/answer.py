@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from html import escape
 from urllib.parse import quote
 
 from gatebook.limits import Taken
+from gatebook.page import html, link, no_entry
 from gatebook.record import REASONS
 
 MAX_HEAD_BYTES = 15 << 10  # without the receipt; the gateway reads heads of up to 16 kB
@@ -93,12 +93,7 @@ def deny(
 
 def _page(status: int, title: str, request_id: str, login: str) -> str:
     """The same for a person: one line of HTML. All of it is ours, but for what is percent-encoded in `login`."""
-    link = f'<p><a href="{escape(login)}">Log in</a></p>' if status == 401 else ""
-    return (
-        f'<!doctype html><html lang="en"><title>{title}</title>'
-        '<body style="font:1rem/1.5 sans-serif;margin:15vh 10vw">'
-        f"<h1>{title}</h1>{link}<p><small>Request {request_id}</small></p></html>"
-    )
+    return html(title, no_entry(status), link(login, "Log in") if status == 401 else "", request_id)
 
 
 def finish(head: bytes, receipt: tuple[str, int] | None = None) -> bytes:

@@ -25,12 +25,13 @@ from gatebook.identity.id_token import MAX_AGE_S
 from gatebook.identity.jws import Unfit
 from gatebook.identity.once import key_of
 from gatebook.identity.types import Identity
+from gatebook.page import button
 from gatebook.portal.app import Page
 from gatebook.portal.call import Call
 from gatebook.portal.form import Malformed, read_form
 from gatebook.portal.no import No, of, told, unavailable
 from gatebook.portal.party import Party
-from gatebook.portal.person_page import button, drop_cookie, page, send_to
+from gatebook.portal.person_page import drop_cookie, page, send_to
 from gatebook.portal.sessions import Sessions
 from gatebook.portal.withdraw import withdraw
 from gatebook.wire import BACKCHANNEL_LOGOUT

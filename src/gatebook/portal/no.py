@@ -14,10 +14,11 @@ from starlette.responses import Response
 from gatebook import record
 from gatebook.identity import session
 from gatebook.identity.fetch import Unusable
+from gatebook.page import link, no_entry
 from gatebook.portal.call import Call, Who
 from gatebook.portal.form import Malformed
 from gatebook.portal.party import Party
-from gatebook.portal.person_page import link, page
+from gatebook.portal.person_page import page
 
 log = structlog.get_logger("portal")
 
@@ -40,8 +41,7 @@ async def told(work: Callable[[Call], Awaitable[Response]], call: Call) -> Respo
     await call.record(no.reason, no.who)
     status, _, title = record.REASONS[no.reason]
     more = link(no.again, "Log in") if no.again else ""
-    said = "gatebook has not let you in." if status != 503 else "Please try again in a moment."
-    return page(status, title, said, more, call.asked.id)
+    return page(status, title, no_entry(status), more, call.asked.id)
 
 
 def unavailable(party: Party, error: Unusable, again: str = "") -> No:

@@ -1,47 +1,29 @@
-"""What a person sees of the portal: small pages of HTML that need nothing else, and redirects.
+"""What a person sees of the portal: small pages, and redirects.
 
-In: a title, a sentence, a link or a form. Out: responses that no cache keeps and no other site shows in a frame.
-Never puts anything into a page that has not been escaped. Pure.
+In: a title, a sentence, a link or a form (`page`). Out: responses that no cache keeps and no other site shows in a
+frame. Never puts anything into a page that has not been escaped. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Final
 
 from starlette.responses import Response
 
+from gatebook.page import SECURITY_POLICY, html
+
 _HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",
-    # No form-action: a logout's form is sent on to the provider, wherever that is.
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Content-Security-Policy": SECURITY_POLICY,
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
-_STYLE: Final = (
-    "body{font:1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:15vh auto;padding:0 1rem}h1{font-size:1.5rem}"
-)
 
 
 def page(status: int, title: str, said: str, more: str = "", request_id: str = "") -> Response:
     """`more` is HTML; all else is text."""
-    number = f"<p><small>Request {escape(request_id)}</small></p>" if request_id else ""
-    text = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
-        f"<h1>{escape(title)}</h1><p>{escape(said)}</p>{more}{number}</html>"
-    )
-    return Response(text, status, _HEADERS, "text/html")
-
-
-def link(url: str, text: str) -> str:
-    return f'<p><a href="{escape(url)}">{escape(text)}</a></p>'
-
-
-def button(action: str, text: str) -> str:
-    """Posts nothing to `action`."""
-    return f'<form method="post" action="{escape(action)}"><button>{escape(text)}</button></form>'
+    return Response(html(title, said, more, request_id), status, _HEADERS, "text/html")
 
 
 def send_to(url: str) -> Response:
