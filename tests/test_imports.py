@@ -48,10 +48,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         # What is wrong with authorities and revocation lists, the guard's own readers say.
         "preflight": "config paths certificates policy limits redact gateway errors ledger.keys"
         " identity.chain identity.crl_watch",
+        "serve_log": "ledger errors",
         "supervisor": "config record wire paths preflight gateway recorder grants ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
-        " replay holds ownlog scrub errors",
+        " replay holds serve_log ownlog scrub errors",
         "__main__": "cli",
         "__init__": "",
     }.items()

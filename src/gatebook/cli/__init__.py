@@ -74,6 +74,7 @@ def _register() -> None:
         "show",
         "prove",
         "verify",
+        "serve_log",
         "version",
     )
     for name in nouns:
