@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "holds": "kept identity.api_key errors",  # ids are made there
         "policy": "config record errors identity.types",
         "limits": "config record errors identity.types",
-        "redact": "config record errors identity.types scrub",
+        "sealed": "record errors",
+        "redact": "config record errors identity.types scrub sealed",
         "guard": "config record wire paths identity policy limits redact page ownlog errors",
         "portal": "config record wire paths kept identity limits redact page ownlog guard.asked guard.client"
         " errors",
@@ -52,7 +53,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "supervisor": "config record wire paths preflight gateway recorder grants ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
-        " replay holds serve_log ownlog scrub errors",
+        " sealed replay holds serve_log ownlog scrub errors",
         "__main__": "cli",
         "__init__": "",
     }.items()

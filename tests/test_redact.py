@@ -14,7 +14,8 @@ from gatebook import record, redact
 from gatebook.config.model import Configuration
 from gatebook.identity.types import Identity
 from gatebook.record import ClientPart, IdentityPart, RequestPart, TLSPart
-from gatebook.redact import CREDENTIAL_HEADERS, CREDENTIAL_QUERY, Redactor, problems
+from gatebook.redact import CREDENTIAL_HEADERS, CREDENTIAL_QUERY, Known, Names, Redactor, problems
+from gatebook.sealed import unseal
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
 
@@ -317,3 +318,50 @@ def test_list_of_names_that_is_cut_says_so() -> None:
     assert part.groups[-1] == "…[and 6 more]"
     assert len(part.groups) == 65
     assert part.roles[-1].startswith("…[and ")
+
+
+# -- what is sealed ------------------------------------------------------------------------------------------
+ROW = Known("ab" * 16, b"k" * 32)
+
+
+@pytest.mark.parametrize(
+    ("subject", "address", "names"),
+    [
+        ("pseudonym", "seal", ("subject:partners:ann", None)),
+        ("keep", "seal", ("subject:partners:ann", None)),  # there has to be a row to seal the address under
+        ("seal", "truncate", ("subject:partners:ann", None)),
+        ("seal", "pseudonym", ("subject:partners:ann", "address:192.0.2.7")),
+    ],
+)
+def test_sealing_asks_for_the_callers_own_row(subject: str, address: str, names: tuple[str, str]) -> None:
+    assert redactor(subject=subject, address=address).names(identity(), "192.0.2.7") == names
+
+
+def test_sealed_values_stand_nowhere_else() -> None:
+    audit = redactor(subject="seal", address="seal")
+    assert audit.identity_part(identity(), "ab" * 16, "f00").subject == "ab" * 16
+    assert audit.client_part("192.0.2.7", 4711) == ClientPart(address="192.0.2.0/24")
+    part = audit.sealed("1" * 32, identity(), "::ffff:192.0.2.7", Names(ROW, None))
+    assert part is not None
+    assert part.under == "ab" * 16
+    assert unseal(part, b"k" * 32, "1" * 32) == {"subject": "ann", "address": "192.0.2.7"}
+
+
+def test_nobodys_address_is_sealed_under_a_row_of_its_own() -> None:
+    audit = redactor(subject="seal", address="seal")
+    assert audit.names(None, "192.0.2.7") == (None, "address:192.0.2.7")
+    part = audit.sealed("1" * 32, None, "192.0.2.7", Names(None, ROW))
+    assert part is not None
+    assert unseal(part, b"k" * 32, "1" * 32) == {"address": "192.0.2.7"}
+
+
+def test_address_is_not_kept_in_clear_when_there_is_no_key_to_seal_it_under() -> None:
+    audit = redactor(address="seal")
+    assert audit.sealed("1" * 32, None, "192.0.2.7", Names(None, None)) is None
+    assert audit.sealed("1" * 32, None, "192.0.2.7", Names(None, Known("ab" * 16))) is None
+
+
+@pytest.mark.parametrize("audit", [{}, {"subject": "keep", "address": "keep"}, {"address": "pseudonym"}])
+def test_nothing_is_sealed_unless_it_was_asked_for(audit: dict[str, str]) -> None:
+    assert not redactor(**audit).seals
+    assert redactor(**audit).sealed("1" * 32, identity(), "192.0.2.7", Names(ROW, ROW)) is None

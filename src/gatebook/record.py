@@ -201,6 +201,13 @@ class TLSPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     certificate: str | None = None  # SHA-256 of the client's certificate, hex
 
 
+class SealedPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What is kept of the person in a form that ends with their vault row (gatebook.sealed)."""
+
+    under: str  # the row's pseudonym, 32 hex digits
+    box: str  # base64
+
+
 class ShadowPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The verdict that the rules in shadow mode would have brought about, had they been enforced."""
 
@@ -293,6 +300,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, ta
     connection: int | None = None
     connection_request: int | None = None
     signals: tuple[str, ...] = ()  # keys of SIGNALS
+    sealed: SealedPart | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="outcome"):

@@ -4,20 +4,21 @@ In: the request's facts as the gateway gives them and the configuration's `audit
 record, or the names that need a pseudonym (`subject:<provider>:<subject>`, `address:<ip>`), which the
 caller resolves and hands back. Never lets through a credential: not by a header or query name that the
 configuration keeps, and, as far as its form betrays it, not inside a path, a header or an error text.
-Pure, but for bounded memos.
+Pure, but for bounded memos and a seal's salt.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from gatebook.config.model import ApiKeyProvider, Configuration
 from gatebook.identity.types import Identity
-from gatebook.record import MAX_TEXT_BYTES, ClientPart, IdentityPart, RequestPart, TLSPart, cut
+from gatebook.record import MAX_TEXT_BYTES, ClientPart, IdentityPart, RequestPart, SealedPart, TLSPart, cut
 from gatebook.scrub import Scrubber, visible
+from gatebook.sealed import seal
 
 __all__ = ["Redactor", "cipher_name", "problems", "protocol_version", "scrub", "tls_version", "visible"]
 
@@ -135,11 +136,24 @@ def cipher_name(text: str) -> str:
     return _CIPHERS.get(text, text)
 
 
-class Names(NamedTuple):
-    """What needs a pseudonym before the record can be made; None where policy needs none."""
+class Known(NamedTuple):
+    """What a name stands for: its pseudonym, 32 hex digits, and its key where policy seals."""
 
-    subject: str | None
-    address: str | None
+    pseudonym: str
+    key: bytes = b""
+
+
+T = TypeVar("T")
+
+
+class Names(NamedTuple, Generic[T]):
+    """What needs a pseudonym before the record can be made, or what is known of it; None: nothing does."""
+
+    subject: T | None
+    address: T | None
+
+
+NO_NAMES: Final[Names[Any]] = Names(None, None)
 
 
 class Redactor:
@@ -150,6 +164,8 @@ class Redactor:
         forbidden = _credential_headers(configuration)
         self._address = audit.address
         self._subject = audit.subject
+        self.seals = "seal" in (audit.address, audit.subject)
+        self.pseudonymises_addresses = audit.address == "pseudonym"
         self._query = frozenset(name for name in audit.query.keep if name.lower() not in CREDENTIAL_QUERY)
         self._headers = tuple(sorted({name.lower() for name in audit.headers.keep} - forbidden))
         self._tls_parts: dict[tuple[str | None, ...], TLSPart] = {}
@@ -164,17 +180,35 @@ class Redactor:
     def kept_query(self) -> frozenset[str]:
         return self._query
 
-    def names(self, identity: Identity | None, address: str) -> Names:
-        """The names to be resolved by the vault, in its own spelling."""
-        subject = None
-        if identity is not None and self._subject == "pseudonym":
+    def names(self, identity: Identity | None, address: str) -> Names[str]:
+        """The names to be resolved by the vault, in its own spelling; also what something is sealed under."""
+        subject = found = None
+        if identity is not None and (self._subject != "keep" or self._address == "seal"):
             subject = f"subject:{identity.provider}:{identity.subject}"
-        found = canonical_address(address) if self._address == "pseudonym" else None
+        if self._address == "pseudonym" or (self._address == "seal" and identity is None):
+            found = canonical_address(address)
         return Names(subject, None if found is None else f"address:{found}")
 
+    def sealed(
+        self, request_id: str, identity: Identity | None, address: str, known: Names[Known]
+    ) -> SealedPart | None:
+        """What policy keeps under a key: the caller's own, or the address's where nobody was identified."""
+        if not self.seals:
+            return None
+        under = known.address if identity is None else known.subject
+        values = {}
+        if identity is not None and self._subject == "seal":
+            values["subject"] = cut(visible(identity.subject), 512)
+        whole = canonical_address(address) if self._address == "seal" else None
+        if whole is not None:
+            values["address"] = whole
+        if under is None or not under.key or not values:
+            return None
+        return seal(values, under.pseudonym, under.key, request_id)
+
     def address(self, address: str) -> str | None:
-        """The address as a record may hold it: whole, its network, or nothing."""
-        if self._address == "truncate":
+        """The address as a record may hold it in clear: whole, its network, or nothing."""
+        if self._address in ("truncate", "seal"):
             return network_of(address)
         return canonical_address(address) if self._address == "keep" else None
 
@@ -249,7 +283,7 @@ class Redactor:
         mode = self._address
         if mode == "drop":
             return None
-        if mode == "truncate":
+        if mode in ("truncate", "seal"):
             return ClientPart(address=network_of(address))
         return ClientPart(address=pseudonym if mode == "pseudonym" else canonical_address(address), port=port)
 

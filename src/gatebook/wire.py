@@ -198,15 +198,20 @@ class Appended(msgspec.Struct, frozen=True, array_like=True, tag="appended"):
 
 
 class Pseudonym(msgspec.Struct, frozen=True, array_like=True, tag="pseudonym"):
-    """`name` is what the pseudonym stands for, such as `subject:staff:alice`."""
+    """`name` is what the pseudonym stands for, such as `subject:staff:alice`; `sealing`: its key is needed."""
 
     name: str
+    sealing: bool = False
 
 
 class Pseudonymous(msgspec.Struct, frozen=True, array_like=True, tag="pseudonymous"):
-    """16 bytes; the row that holds it is durable."""
+    """16 bytes; the row that holds it is durable. Good until then (seconds since 1970; 0: for good), and as long
+    as `erasures` is what the recorder says. `key`: 32 bytes where it was asked for."""
 
     pseudonym: bytes
+    key: bytes = b""
+    until: float = 0.0
+    erasures: int = 0
 
 
 class Once(msgspec.Struct, frozen=True, array_like=True, tag="once"):
@@ -247,11 +252,13 @@ class Status(msgspec.Struct, frozen=True, array_like=True, tag="status"):
 
 
 class Stands(msgspec.Struct, frozen=True, array_like=True, tag="stands"):
-    """How the recorder stands: `size` entries are durable, `open` decisions await their outcome."""
+    """How the recorder stands: `size` entries are durable, `open` decisions await their outcome. When `erasures`
+    changes, somebody was forgotten: pseudonyms and keys that are remembered may be theirs."""
 
     size: int
     open: int
     pid: int
+    erasures: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):

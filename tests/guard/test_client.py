@@ -426,7 +426,7 @@ async def test_pseudonym_is_hex_and_stays(tmp_path: Path) -> None:
         first = await client.pseudonym("subject:partners:ann")
         assert await client.pseudonym("subject:partners:bob") != first
         assert await client.pseudonym("subject:partners:ann") == first
-        assert bytes.fromhex(first) == twin.names["subject:partners:ann"]
+        assert bytes.fromhex(first.pseudonym) == twin.names["subject:partners:ann"]
 
 
 @looped
@@ -453,7 +453,7 @@ async def test_one_who_stops_waiting_does_not_shift_the_answers_of_others(tmp_pa
         leaving.cancel()
         await until(lambda: len(twin.asked_to(wire.Pseudonym)) == 2)
         twin.release()
-        assert bytes.fromhex(await staying) == twin.names["subject:partners:bob"]
+        assert bytes.fromhex((await staying).pseudonym) == twin.names["subject:partners:bob"]
         assert leaving.cancelled()
 
 

@@ -13,15 +13,15 @@ from tests.guard.test_shadow import ANN, ASKED
 
 from gatebook import record
 from gatebook.guard.asked import Asked
-from gatebook.guard.rules import NO_NAMES, Rules, Verdict
+from gatebook.guard.rules import Rules, Verdict
 from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.policy import Match, Miss
-from gatebook.redact import Names
+from gatebook.redact import NO_NAMES, Known, Names
 
 TLS = msgspec.structs.replace(
     ASKED, tls="TLSv1.3", cipher="TLS_AES_128_GCM_SHA256", group="X25519", sni="api.example"
 )
-NAMES = Names("5" * 32, "a" * 32)
+NAMES = Names(Known("5" * 32, b"k" * 32), Known("a" * 32, b"k" * 32))
 KEY = Credential("api_key", b"gbk_secret", "partners")
 
 
@@ -41,7 +41,7 @@ def recorded(
     who: Identity | Refusal | None = ANN,
     verdict: Verdict | None = None,
     credential: Credential | None = None,
-    names: Names = NO_NAMES,
+    names: Names[Known] = NO_NAMES,
     bare: bool = False,
 ) -> record.Decision:
     """As it can be read from the ledger again."""

@@ -25,6 +25,7 @@ from gatebook.guard import service as module
 from gatebook.guard.asked import Asked, parse
 from gatebook.guard.rules import Rules, Verdict
 from gatebook.policy import Match, Miss
+from gatebook.sealed import unseal
 
 
 @pytest.fixture(scope="module")
@@ -492,7 +493,7 @@ async def test_newcomers_pseudonym_is_asked_for_once_and_then_known(tmp_path: Pa
 async def test_flood_of_addresses_is_forgotten_oldest_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_PSEUDONYMS", 4)
+    monkeypatch.setattr(module, "MAX_NAMES", 4)
     async with inside(tmp_path, audit={"address": "pseudonym"}) as guard:
         line = await guard.line()
         for number in (1, 2, 3, 4, 5, 5, 1):
@@ -501,7 +502,82 @@ async def test_flood_of_addresses_is_forgotten_oldest_first(
             assert found.client.address == guard.twin.names[f"address:192.0.2.{number}"].hex()
         asked = [message.name[-1] for message in guard.twin.asked_to(wire.Pseudonym)]
         assert asked == ["1", "2", "3", "4", "5", "1"]
-        assert len(guard.service._pseudonyms) == 4
+        assert len(guard.service._names) == 4
+
+
+@looped
+async def test_who_was_forgotten_has_another_pseudonym_a_beat_later(tmp_path: Path) -> None:
+    """The recorder has destroyed the row; nobody asked the guard to forget what it remembers of it."""
+    async with inside(tmp_path) as guard:
+        key, line = keyed(guard), await guard.line()
+        assert (await line.ask("/orders/7", key)).allowed
+        old = guard.twin.names.pop("subject:partners:ann")
+        guard.twin.names["somebody else"] = old  # so that the next one is another one
+        assert guard.service._names
+        guard.twin.erasures += 1
+        await until(lambda: not guard.service._names)
+        found = guard.decision(await line.ask("/orders/7", key))
+        assert found.identity is not None
+        assert found.identity.subject == guard.twin.names["subject:partners:ann"].hex() != old.hex()
+
+
+@looped
+async def test_pseudonym_that_was_on_its_way_while_its_owner_was_forgotten_is_not_remembered(
+    tmp_path: Path,
+) -> None:
+    async with inside(tmp_path) as guard:
+        guard.twin.holds = True
+        asking = asyncio.ensure_future(guard.ask("/orders/7", keyed(guard)))
+        await until(lambda: {type(message) for _, message in guard.twin.held} == {wire.Pseudonym, wire.Status})
+        said = b""
+        for _, message in guard.twin.held:
+            guard.twin.erasures = int(isinstance(message, wire.Status))
+            said += wire.pack(guard.twin.honestly(message))
+        connection = guard.twin.held[0][0]
+        guard.twin.held.clear()
+        guard.twin.holds = False
+        connection.write(said)  # all in one read
+        await asking
+        assert not guard.service._names
+
+
+@looped
+async def test_pseudonym_is_asked_for_anew_when_its_period_is_over(tmp_path: Path) -> None:
+    async with inside(tmp_path) as guard:
+        key, line = keyed(guard), await guard.line()
+        guard.twin.until = time.time() + 3600
+        for _ in range(2):
+            assert (await line.ask("/orders/7", key)).allowed
+        assert len(guard.twin.asked_to(wire.Pseudonym)) == 1
+        guard.service._names_until = time.time() - 1
+        assert (await line.ask("/orders/7", key)).allowed
+        assert len(guard.twin.asked_to(wire.Pseudonym)) == 2
+
+
+@looped
+async def test_caller_and_address_are_sealed_under_the_callers_row(tmp_path: Path) -> None:
+    async with inside(tmp_path, audit={"subject": "seal", "address": "seal"}) as guard:
+        key, line = keyed(guard), await guard.line()
+        found = guard.decision(await line.ask("/orders/7", key))
+        row = guard.twin.names["subject:partners:ann"]
+        assert found.sealed is not None
+        assert found.sealed.under == row.hex()
+        assert unseal(found.sealed, row * 2, found.id) == {"subject": "ann", "address": "192.0.2.7"}
+        assert found.client is not None
+        assert found.client.address == "192.0.2.0/24"
+        nobody = guard.decision(await line.ask("/healthz"))
+        row = guard.twin.names["address:192.0.2.7"]
+        assert nobody.sealed is not None
+        assert unseal(nobody.sealed, row * 2, nobody.id) == {"address": "192.0.2.7"}
+
+
+@looped
+async def test_recorder_that_gives_no_key_lets_nobody_in_where_something_is_to_be_sealed(tmp_path: Path) -> None:
+    async with inside(tmp_path, audit={"address": "seal"}) as guard:
+        guard.twin.judge = lambda message: (
+            wire.Pseudonymous(bytes(16)) if isinstance(message, wire.Pseudonym) else guard.twin.honestly(message)
+        )
+        assert is_refused(await guard.ask("/orders/7", keyed(guard)), "recorder_unavailable")
 
 
 @looped

@@ -8,9 +8,10 @@ from tests.guard.place import KEYS, configured, route
 
 from gatebook import record
 from gatebook.guard.asked import Asked
-from gatebook.guard.rules import NO_NAMES, Rules
+from gatebook.guard.rules import Rules
 from gatebook.identity.types import Identity
 from gatebook.policy import Match
+from gatebook.redact import NO_NAMES
 
 ANN = Identity(
     provider="partners",

@@ -29,6 +29,8 @@ class Twin:
         self.asked: list[wire.Message] = []
         self.names: dict[str, bytes] = {}
         self.used: set[bytes] = set()
+        self.erasures = 0
+        self.until = 0.0
         self.accepted = 0  # connections, ever
         self.open: set[_Connection] = set()
         self.held: list[tuple[_Connection, wire.Message]] = []
@@ -68,14 +70,15 @@ class Twin:
                 first = len(self.items)
                 self.items += items
                 return wire.Appended(first)
-            case wire.Pseudonym(name):
-                return wire.Pseudonymous(self.names.setdefault(name, len(self.names).to_bytes(16, "big")))
+            case wire.Pseudonym(name, sealing):
+                made = self.names.setdefault(name, len(self.names).to_bytes(16, "big"))
+                return wire.Pseudonymous(made, made * 2 if sealing else b"", self.until, self.erasures)
             case wire.Once(key, _):
                 first = key not in self.used
                 self.used.add(key)
                 return wire.Used(first)
             case wire.Status():
-                return wire.Stands(len(self.items), 0, 1)
+                return wire.Stands(len(self.items), 0, 1, self.erasures)
             case wire.Apply() | wire.Order():
                 raise AssertionError("a guard applies no configuration and gives no order")
 

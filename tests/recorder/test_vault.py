@@ -75,7 +75,7 @@ def test_deleted_row_unlinks_for_good(opened: Opened, tmp_path: Path) -> None:
     vault.sync()
     vault.close()
     with sqlite3.connect(tmp_path / "vault.sqlite") as database:
-        database.execute("DELETE FROM pseudonym")
+        database.execute("DELETE FROM person")
     database.close()
     assert opened().pseudonym("alice") != before
 

@@ -20,7 +20,7 @@ from gatebook.guard.asked import Asked
 from gatebook.guard.rules import Rules, Verdict
 from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.policy import Match, Miss
-from gatebook.redact import Names
+from gatebook.redact import Known, Names
 from gatebook.replay.judge import Replay, Replayed, Said
 from gatebook.trial.judge import Judge, refused
 from gatebook.wire import upstreams_mark
@@ -68,7 +68,7 @@ def many_routes(draw: st.DrawFn) -> dict[str, Any]:
 audits = st.fixed_dictionaries(
     {
         "subject": st.sampled_from(["pseudonym", "keep"]),
-        "address": st.sampled_from(["keep", "truncate", "pseudonym", "drop"]),
+        "address": st.sampled_from(["keep", "truncate", "seal", "pseudonym", "drop"]),
         "headers": st.sampled_from([{"keep": []}, {"keep": ["x-kept", "kept"]}, {"keep": ["X-Tenant", "x-kept"]}]),
         "query": st.sampled_from([{"keep": []}, {"keep": ["page"]}]),
     }
@@ -148,7 +148,7 @@ def guarded(configuration: Configuration, asked: Asked, who: Identity | None) ->
             verdict = rules.judge(asked, match, facts, seen, NOW_US / 1_000_000, 0.0)
     credential = Credential("api_key", b"x") if seen is not None else None
     names = rules.names(asked, seen if isinstance(seen, Identity) else None)
-    pseudonyms = Names(*("ab" * 16 if name is not None else None for name in names))
+    pseudonyms = Names(*(Known("ab" * 16, b"k" * 32) if name is not None else None for name in names))
     made = rules.decision(asked, match, facts, seen, credential, verdict, pseudonyms, NOW_US)
     found = record.decode(record.encode(made))
     assert isinstance(found, record.Decision)

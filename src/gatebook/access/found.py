@@ -1,9 +1,9 @@
 """An access record: a decision with its outcome, as it is shown, searched and exported. Pure.
 
-JSON groups it as `identity`, `request`, `client`, `tls`, `decision`, `limit`, `issued`, `response`, `upstream`
-and `error`, beside `id`, `time_us`, `origin`, `decision_index`, `outcome_index` and `signals`; what is unknown is
-left out. An outcome without a decision (the gateway refused before it asked) is an access record too, and so is a
-decision without an outcome: that one is `open`. Nothing is in here that no record says.
+JSON groups it as `identity`, `request`, `client`, `tls`, `decision`, `limit`, `issued`, `sealed`, `response`,
+`upstream` and `error`, beside `id`, `time_us`, `origin`, `decision_index`, `outcome_index` and `signals`; what is
+unknown is left out. An outcome without a decision (the gateway refused before it asked) is an access record too,
+and so is a decision without an outcome: that one is `open`. Nothing is in here that no record says.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Access(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     limit: record.LimitPart | None = None
     issued: record.IssuedPart | None = None
     signals: tuple[str, ...] = ()
+    sealed: record.SealedPart | None = None
     response: record.ResponsePart | None = None
     upstream: record.UpstreamPart | None = None
     error: record.ErrorPart | None = None
@@ -102,6 +103,7 @@ def access(origin: str, decision: Placed | None, outcome: Placed | None) -> Acce
         limit=first.limit if first else None,
         issued=first.issued if first else None,
         signals=first.signals if first else (),
+        sealed=first.sealed if first else None,
         response=last.response if last else None,
         upstream=_upstream(first, last),
         error=last.error if last else None,

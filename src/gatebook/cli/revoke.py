@@ -217,11 +217,11 @@ def _credential(text: str, keys: Keys, issuers: Container[str]) -> revoking.Targ
 def named(
     configuration: Configuration, paths: Paths, keys: Keys, what: What, value: str, identity: str | None
 ) -> revoking.Target:
-    pseudonyms = configuration.audit.subject == "pseudonym"
+    pseudonyms = configuration.audit.subject != "keep"
     if what == "subject" and pseudonyms and _PSEUDONYM.fullmatch(value):
         rows = vault.find(paths.vault, value)
-        if len(rows) == 1:
-            return revoking.Target("subject", rows[0].lookup.hex(), identity, rows[0].pseudonym.hex())
+        if len({row.lookup for row in rows}) == 1:
+            return revoking.Target("subject", rows[0].lookup.hex(), identity, rows[-1].pseudonym.hex())
         if rows:
             raise GatebookError(f"nothing was revoked: {len(rows)} pseudonyms begin with {value}; give more of it")
         if len(value) == 32:
@@ -233,10 +233,10 @@ def named(
         (identity,) = providers
     shown = _scrub(value)
     if what == "subject" and pseudonyms:
-        known = vault.pseudonym_of(paths.vault, bytes.fromhex(keys.name(what, identity, value)))
-        if known is None:
+        known = vault.rows_of(paths.vault, bytes.fromhex(keys.name(what, identity, value)))
+        if not known:
             warn(f"nobody of that name is in the log, as far as {identity} goes; is it spelt as in its tokens?")
-        shown = known.hex() if known is not None else "somebody who is not in the log yet"
+        shown = known[-1].pseudonym.hex() if known else "somebody who is not in the log yet"
     return revoking.named(what, identity, value, keys, shown[:300])
 
 

@@ -449,11 +449,21 @@ class Audit(Model):
         default="before-access",
         description="when a decision must be on disk: before the request is forwarded, or after the response",
     )
-    subject: Literal["pseudonym", "keep"] = Field(
-        default="pseudonym", description="how a caller's name is recorded"
+    subject: Literal["pseudonym", "seal", "keep"] = Field(
+        default="pseudonym",
+        description="how a caller's name is recorded; seal: a pseudonym, and the name under the caller's own key",
     )
-    address: Literal["keep", "truncate", "pseudonym", "drop"] = Field(
-        default="truncate", description="how a client's address is recorded; truncate keeps /24 or /48"
+    address: Literal["keep", "truncate", "seal", "pseudonym", "drop"] = Field(
+        default="truncate",
+        description="how a client's address is recorded; truncate keeps /24 or /48; seal: that, and the "
+        "whole address under the caller's own key",
+    )
+    pseudonym_period: Annotated[Duration, Field(ge=3600)] | None = Field(
+        default=None,
+        description="how long a pseudonym serves; then the same person has another one. Default: for good",
+    )
+    unseal: list[OSUser] = Field(
+        default=[], description="names of the OS users who may read what is sealed (`gatebook unseal`)"
     )
     query: Keep = Field(default=Keep(), description="query parameters whose values are recorded")
     headers: Keep = Field(default=Keep(keep=["user-agent"]), description="request headers that are recorded")

@@ -25,7 +25,8 @@ MAX_BATCH_ITEMS = 1024
 MAX_BATCH_BYTES = 2 << 20
 MAX_WAITING_BYTES = 64 << 20  # of records; nginx bounds those who wait, but not who has been let through before
 RETRY_S = 0.05
-BEAT_S = 0.5
+BEAT_S = 0.4  # so long may it take until somebody who was forgotten is forgotten here
+KEY_BYTES = 32
 _STOPPING = "this process is stopping"
 
 log = structlog.get_logger("guard")
@@ -46,12 +47,26 @@ class _Sent(NamedTuple):
     handle: Handle
 
 
+class Resolved(NamedTuple):
+    """A name's pseudonym, 32 hex digits, its key where that was asked for, and until when both are good."""
+
+    pseudonym: str
+    key: bytes
+    until: float
+
+
 class RecorderClient:
-    """`up`: the recorder has answered lately. `append` works only then."""
+    """`up`: the recorder has answered lately. `append` works only then.
+
+    `on_erasure` is called when somebody was forgotten: what is remembered of names may be theirs.
+    """
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         self.up = False
+        self.on_erasure: Callable[[], None] = _nothing
+        self._erasures: int | None = None
+        self._beating = False
         self._path = str(path)
         self._link: _Link | None = None
         self._waiting: deque[tuple[wire.Item, Told]] = deque()
@@ -93,11 +108,13 @@ class RecorderClient:
             asyncio.get_running_loop().call_soon(self._flush)
         return True
 
-    async def pseudonym(self, name: str) -> str:
-        """32 hex digits; durable. Raises RecorderUnavailable."""
-        reply = await self._ask(wire.Pseudonym(name), wire.Pseudonymous)
+    async def pseudonym(self, name: str, sealing: bool = False) -> Resolved:
+        """Durable. Raises RecorderUnavailable."""
+        reply = await self._ask(wire.Pseudonym(name, sealing), wire.Pseudonymous)
         assert isinstance(reply, wire.Pseudonymous)  # noqa: S101 - `_wrong` has looked
-        return reply.pseudonym.hex()
+        if sealing and len(reply.key) != KEY_BYTES:
+            raise RecorderUnavailable(f"it gave out a key of {len(reply.key)} bytes")
+        return Resolved(reply.pseudonym.hex(), reply.key, reply.until)
 
     async def first_use(self, key: bytes, until_us: int) -> bool:
         """Whether nobody has used it before; from then on it is used. Raises RecorderUnavailable."""
@@ -172,7 +189,14 @@ class RecorderClient:
                 self._next_index = reply.first_index + sent.records
             if self._waiting:
                 self._flush()
+        elif isinstance(reply, wire.Stands | wire.Pseudonymous):
+            self._see_erasures(reply.erasures)
         sent.handle(reply)
+
+    def _see_erasures(self, erasures: int) -> None:
+        known, self._erasures = self._erasures, erasures
+        if known is not None and known != erasures:
+            self.on_erasure()
 
     def _wrong(self, reply: wire.Reply) -> str | None:
         """Why this cannot be the answer to what was sent first. A receipt must never stand for another record."""
@@ -251,13 +275,18 @@ class RecorderClient:
             now = loop.time()
             if self._sent and self._sent[0].deadline < now:
                 self._fail(f"no answer within {self.timeout_s:g} s")
-            elif now >= next_beat and self._link is not None:
-                next_beat = now + max(BEAT_S, self.timeout_s)
-                self._send(self._link, _BEAT, 0, wire.Stands, _ignored)
+            elif now >= next_beat and self._link is not None and not self._beating:
+                next_beat = now + BEAT_S
+                self._beating = True
+                self._send(self._link, _BEAT, 0, wire.Stands, self._beaten)
+
+    def _beaten(self, _reply: wire.Reply | None) -> None:
+        """A beat's answer; that it came is all, or that it will not."""
+        self._beating = False
 
 
-def _ignored(_reply: wire.Reply | None) -> None:
-    """A beat's answer; that it came is all."""
+def _nothing() -> None:
+    """Nobody remembers names."""
 
 
 def _acknowledgement(told: list[Told]) -> Handle:

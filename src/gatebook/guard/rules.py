@@ -24,10 +24,17 @@ from gatebook.identity.session import is_navigation
 from gatebook.identity.types import Credential, Identity, Refusal
 from gatebook.limits import Limiter, Taken
 from gatebook.policy import Facts, Match, Miss, Policy, Routes, Ruling, query_is_clear
-from gatebook.redact import Names, Redactor, canonical_address, cipher_name, protocol_version, tls_version
+from gatebook.redact import (
+    Known,
+    Names,
+    Redactor,
+    canonical_address,
+    cipher_name,
+    protocol_version,
+    tls_version,
+)
 from gatebook.wire import MAX_CERTIFICATE_BYTES, MAX_OFFER_BYTES, upstreams_mark
 
-NO_NAMES = Names(None, None)
 MAX_ELDERS = 4  # configurations that workers of the gateway may still have been started under
 MAX_FINGERPRINTS = 1 << 14  # remembered, for they cost more than most of a decision
 
@@ -149,8 +156,13 @@ class Rules:
         own = match.route.durability if isinstance(match, Match) else None
         return own or self.configuration.audit.durability
 
-    def names(self, asked: Asked, identity: Identity | None) -> Names:
+    def names(self, asked: Asked, identity: Identity | None) -> Names[str]:
         return self._redactor.names(identity, asked.address)
+
+    @property
+    def seals(self) -> bool:
+        """Whether records hold what is sealed, so that keys are needed besides pseudonyms."""
+        return self._redactor.seals
 
     def decision(
         self,
@@ -160,22 +172,23 @@ class Rules:
         who: Identity | Refusal | None,
         credential: Credential | None,
         verdict: Verdict,
-        pseudonyms: Names,
+        known: Names[Known],
         now_us: int,
         bare: bool = False,
         signals: tuple[str, ...] = (),
     ) -> record.Decision:
-        """The record. `pseudonyms` are hex, for the names that `names` asked for.
+        """The record. `known`: of the names that `names` asked for.
 
         With `bare` it always fits: it has nothing whose size a client or a provider chooses, but for a path.
         """
         route = match.route if isinstance(match, Match) else None
         redactor = self._redactor
+        identity = who if isinstance(who, Identity) else None
         return record.Decision(
             id=asked.id,
             time_us=now_us,
             trace_id=trace_id(facts.headers),
-            identity=self._identity(who, credential, pseudonyms.subject, bare),
+            identity=self._identity(who, credential, known.subject and known.subject.pseudonym, bare),
             request=redactor.request_part(
                 method=asked.method,
                 path=match.path,
@@ -187,7 +200,9 @@ class Rules:
                 claimed_id=None if bare else facts.headers.get("x-request-id"),
                 unclear=_unclear(match, asked),
             ),
-            client=redactor.client_part(asked.address, asked.port or None, pseudonyms.address),
+            client=redactor.client_part(
+                asked.address, asked.port or None, known.address and known.address.pseudonym
+            ),
             tls=redactor.tls_part(
                 asked.tls or None,
                 asked.cipher or None,
@@ -210,6 +225,7 @@ class Rules:
             connection=asked.connection,
             connection_request=asked.connection_request,
             signals=signals,
+            sealed=redactor.sealed(asked.id, identity, asked.address, known) if redactor.seals else None,
         )
 
     def _identity(

@@ -22,15 +22,15 @@ from gatebook.errors import RecorderUnavailable
 from gatebook.guard import answer
 from gatebook.guard.asked import Asked, presented
 from gatebook.guard.client import RecorderClient
-from gatebook.guard.rules import NO_NAMES, Rules, Verdict
+from gatebook.guard.rules import Rules, Verdict
 from gatebook.guard.signals import Signals
 from gatebook.identity import Identifier
 from gatebook.identity.once import Use, of_token
 from gatebook.identity.types import Credential, Identity, Presented, Proved, Refusal
 from gatebook.policy import Facts, Match, Miss
-from gatebook.redact import Names
+from gatebook.redact import NO_NAMES, Known, Names
 
-MAX_PSEUDONYMS = 100_000
+MAX_NAMES = 100_000
 MAX_TASKS = 10_000
 
 log = structlog.get_logger("guard")
@@ -90,7 +90,10 @@ class Service:
         self.rules = rules
         self._identifier = identifier
         self._recorder = recorder
-        self._pseudonyms: OrderedDict[str, str] = OrderedDict()
+        recorder.on_erasure = self._forget_names
+        self._names: OrderedDict[str, Known] = OrderedDict()
+        self._names_until = 0.0  # seconds since 1970; 0: for good
+        self._forgotten = 0  # how often all of them were
         self._signals = Signals()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost = 0  # records of requests that were let through before
@@ -100,6 +103,7 @@ class Service:
         """From here on every new request is judged by these."""
         old, self.rules = self.rules, rules
         old.retire()
+        self._forget_names()  # these may want another period's, or keys besides
 
     # -- readiness --------------------------------------------------------------------------------------
     @property
@@ -241,46 +245,64 @@ class Service:
     def _record(self, case: Case) -> None:
         names = case.rules.names(case.asked, case.who if isinstance(case.who, Identity) else None)
         if names == NO_NAMES:
-            return self._append(case, NO_NAMES)
-        known = self._known(names)
+            return self._append(case, Names(None, None))
+        known = self._known(names, case.rules.seals)
         if known is None:
             return self._later(case, self._name(case, names))
         return self._append(case, known)
 
-    def _known(self, names: Names) -> Names | None:
-        subject = self._pseudonyms.get(names.subject) if names.subject is not None else None
-        address = self._pseudonyms.get(names.address) if names.address is not None else None
-        if (names.subject is None or subject) and (names.address is None or address):
-            return Names(subject, address)
-        return None
+    def _known(self, names: Names[str], sealing: bool) -> Names[Known] | None:
+        if self._names_until and time.time() >= self._names_until:
+            self._forget_names()
+        subject = self._names.get(names.subject) if names.subject is not None else None
+        address = self._names.get(names.address) if names.address is not None else None
+        if (names.subject is not None and subject is None) or (names.address is not None and address is None):
+            return None
+        if sealing and not all(each.key for each in (subject, address) if each is not None):
+            return None  # remembered for older rules, which had no use for keys
+        return Names(subject, address)
 
-    async def _name(self, case: Case, names: Names) -> None:
+    async def _name(self, case: Case, names: Names[str]) -> None:
         try:
-            known = Names(await self._pseudonym(names.subject), await self._pseudonym(names.address))
+            seals = case.rules.seals
+            known = Names(await self._resolve(names.subject, seals), await self._resolve(names.address, seals))
         except RecorderUnavailable:
             case.give_up("recorder_unavailable")
         else:
             self._append(case, known)
 
-    async def _pseudonym(self, name: str | None) -> str | None:
+    async def _resolve(self, name: str | None, sealing: bool) -> Known | None:
         if name is None:
             return None
-        made = self._pseudonyms.get(name)
-        if made is None:
-            made = self._pseudonyms[name] = await self._recorder.pseudonym(name)
+        known = self._names.get(name)
+        if known is None or (sealing and not known.key):
+            forgotten = self._forgotten
+            made = await self._recorder.pseudonym(name, sealing)
+            known = Known(made.pseudonym, made.key)
+            if forgotten != self._forgotten:
+                return known  # it may be of somebody who has been forgotten since: not to be remembered
+            self._names[name] = known
+            if made.until:
+                self._names_until = min(made.until, self._names_until or made.until)
             # The oldest goes, used or not: a caller is asked for again once in so many newcomers.
-            while len(self._pseudonyms) > MAX_PSEUDONYMS:
-                self._pseudonyms.popitem(last=False)
-        return made
+            while len(self._names) > MAX_NAMES:
+                self._names.popitem(last=False)
+        return known
 
-    def _append(self, case: Case, pseudonyms: Names) -> None:
+    def _forget_names(self) -> None:
+        """Somebody was forgotten, a period has ended, or another configuration is in force: ask anew."""
+        self._names.clear()
+        self._names_until = 0.0
+        self._forgotten += 1
+
+    def _append(self, case: Case, known: Names[Known]) -> None:
         try:
-            data, head = self._encoded(case, pseudonyms), self._head(case)
+            data, head = self._encoded(case, known), self._head(case)
         except ValueError as error:
             # Too large, or nothing that could be written down: refused, and on record as that.
             log.error("refused: no record or no answer can be made of it", request=case.asked.id, why=str(error))
             case.refuse("guard_error")
-            data, head = self._encoded(case, pseudonyms, bare=True), self._head(case)
+            data, head = self._encoded(case, known, bare=True), self._head(case)
         item = wire.Item(data, case.asked.worker, case.asked.id)
         assert case.verdict is not None  # noqa: S101 - `_encoded` has looked
         if case.verdict.allowed and case.rules.durability(case.match) == "after-response":
@@ -299,7 +321,7 @@ class Service:
         if not self._recorder.append(item, told):
             case.give_up("recorder_unavailable")
 
-    def _encoded(self, case: Case, pseudonyms: Names, bare: bool = False) -> bytes:
+    def _encoded(self, case: Case, known: Names[Known], bare: bool = False) -> bytes:
         """The record's bytes. Raises ValueError, but not with `bare`."""
         assert case.verdict is not None  # noqa: S101 - whoever comes here has judged
         decision = case.rules.decision(
@@ -309,7 +331,7 @@ class Service:
             case.who,
             case.credential,
             case.verdict,
-            pseudonyms,
+            known,
             case.judged_us or time.time_ns() // 1000,
             bare,
             case.signals,

@@ -18,7 +18,7 @@ from gatebook.guard.asked import Asked, certificate_sha256, text, trace_id
 from gatebook.guard.client import RecorderClient
 from gatebook.identity.keyed import Keys
 from gatebook.identity.types import Identity
-from gatebook.redact import Names, Redactor
+from gatebook.redact import Known, Names, Redactor
 
 # Who it was; or, where nothing was established, what was claimed, as far as a record may hold it.
 Who = Identity | record.IdentityPart | None
@@ -40,12 +40,12 @@ class Scribe:
     ) -> int:
         """The index of the durable record. Raises RecorderUnavailable."""
         names = self._redactor.names(who if isinstance(who, Identity) else None, asked.address)
-        pseudonyms = await self._pseudonyms(names)
-        made = self._decision(asked, page, reason, who, issued, pseudonyms, bare=False)
+        known = await self._resolved(names)
+        made = self._decision(asked, page, reason, who, issued, known, bare=False)
         try:
             return await self.append(made, asked.worker, asked.id)
         except ValueError:  # it does not fit; without what a client chooses the size of, it does
-            made = self._decision(asked, page, reason, who, issued, pseudonyms, bare=True)
+            made = self._decision(asked, page, reason, who, issued, known, bare=True)
             return await self.append(made, asked.worker, asked.id)
 
     def _decision(
@@ -55,7 +55,7 @@ class Scribe:
         reason: str,
         who: Who,
         issued: record.IssuedPart | None,
-        pseudonyms: Names,
+        known: Names[Known],
         *,
         bare: bool,
     ) -> record.Decision:
@@ -66,7 +66,7 @@ class Scribe:
             id=asked.id,
             time_us=time.time_ns() // 1000,
             trace_id=trace_id(headers),
-            identity=self._who(who, pseudonyms.subject),
+            identity=self._who(who, known.subject),
             request=redactor.request_part(
                 method=asked.method,
                 path=asked.uri.partition("?")[0],
@@ -76,7 +76,7 @@ class Scribe:
                 headers=None if bare else headers,
                 claimed_id=None if bare else headers.get("x-request-id"),
             ),
-            client=redactor.client_part(asked.address, asked.port or None, pseudonyms.address),
+            client=redactor.client_part(asked.address, asked.port or None, _hex(known.address)),
             tls=redactor.tls_part(
                 asked.tls or None,
                 asked.cipher or None,
@@ -94,11 +94,12 @@ class Scribe:
             issued=issued,
             connection=asked.connection,
             connection_request=asked.connection_request,
+            sealed=redactor.sealed(asked.id, who if isinstance(who, Identity) else None, asked.address, known),
         )
 
     async def alert(self, alert: str, who: Who, address: str | None, detail: dict[str, object]) -> None:
         """Raises RecorderUnavailable."""
-        names = await self._pseudonyms(
+        known = await self._resolved(
             self._redactor.names(who if isinstance(who, Identity) else None, address or "")
         )
         await self.append(
@@ -106,8 +107,8 @@ class Scribe:
                 time_us=time.time_ns() // 1000,
                 alert=alert,
                 severity=record.ALERTS[alert].severity,
-                identity=self._who(who, names.subject),
-                client=self._redactor.client_part(address, None, names.address) if address else None,
+                identity=self._who(who, known.subject),
+                client=self._redactor.client_part(address, None, _hex(known.address)) if address else None,
                 detail=detail,
             )
         )
@@ -131,17 +132,23 @@ class Scribe:
             raise RecorderUnavailable("the recorder has not acknowledged the record")
         return index
 
-    def _who(self, who: Who, subject: str | None) -> record.IdentityPart | None:
+    def _who(self, who: Who, subject: Known | None) -> record.IdentityPart | None:
         if who is None or isinstance(who, record.IdentityPart):
             return who
-        return self._redactor.identity_part(who, subject, self.keys.fingerprint(who.credential_sha256))
+        return self._redactor.identity_part(who, _hex(subject), self.keys.fingerprint(who.credential_sha256))
 
-    async def _pseudonyms(self, names: Names) -> Names:
-        subject, address = names
-        return Names(
-            None if subject is None else await self._recorder.pseudonym(subject),
-            None if address is None else await self._recorder.pseudonym(address),
-        )
+    async def _resolved(self, names: Names[str]) -> Names[Known]:
+        return Names(await self._known(names.subject), await self._known(names.address))
+
+    async def _known(self, name: str | None) -> Known | None:
+        if name is None:
+            return None
+        found = await self._recorder.pseudonym(name, self._redactor.seals)
+        return Known(found.pseudonym, found.key)
+
+
+def _hex(known: Known | None) -> str | None:
+    return None if known is None else known.pseudonym
 
 
 @dataclass

@@ -174,7 +174,8 @@ class GatewayLog:
         )
 
     def _client(self, address: str) -> record.ClientPart | None:
-        name = self._redactor.names(None, address).address if address else None
+        named = bool(address) and self._redactor.pseudonymises_addresses
+        name = self._redactor.names(None, address).address if named else None
         part = self._redactor.client_part(address, None, None if name is None else self._pseudonym(name).hex())
         return part if part is not None and part.address is not None else None
 

@@ -110,7 +110,7 @@ class Recorder:
         self._configuration = configuration
         key = load_pseudonym_key(paths.keys)
         workers = Workers(machine())
-        self._vault = Vault(paths.vault, key)
+        self._vault = Vault(paths.vault, key, period_s=configuration.audit.pseudonym_period)
         self._once = Once(paths.once)
         self._journal = Journal(hmac.digest(key, b"gatebook request tags", "sha256"), workers.worker)
         self._writer = open_writer(configuration, paths, self._journal)
@@ -153,6 +153,7 @@ class Recorder:
 
         def switch() -> None:
             self._configuration = configuration
+            self._vault.period_s = configuration.audit.pseudonym_period
             self._logs.configure(configuration)
 
         return switch

@@ -89,8 +89,10 @@ class Service:
         match message:
             case wire.Append(items):
                 return self._append(items, lambda index: _put(replies, at, index))
-            case wire.Pseudonym(name):
-                return wire.Pseudonymous(self._vault.pseudonym(name))
+            case wire.Pseudonym(name, sealing):
+                known = self._vault.known(name)
+                key = known.key if sealing else b""
+                return wire.Pseudonymous(known.pseudonym, key, known.until, self._vault.erasures)
             case wire.Once(key, until_us):
                 return wire.Used(self._once.take(key, until_us))
             case wire.Apply(digest, record):
@@ -114,7 +116,7 @@ class Service:
                 except (EnvironmentFault, UsageError) as error:
                     return wire.Refused(str(error))
             case wire.Status():
-                return wire.Stands(self._writer.synced, len(self._journal.open), os.getpid())
+                return wire.Stands(self._writer.synced, len(self._journal.open), os.getpid(), self._vault.erasures)
 
     def _append(self, items: list[wire.Item], done: Callable[[int], None]) -> wire.Refused | None:
         if not 1 <= len(items) <= MAX_FRAME_RECORDS:
