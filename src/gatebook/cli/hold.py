@@ -111,8 +111,9 @@ def list_holds(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> No
 
 def _person(configuration: Configuration, paths: Paths, subject: str, identity: str | None) -> Person:
     target = named(configuration, paths, read_keys(paths), "subject", subject, identity)
-    row = vault.pseudonym_of(paths.vault, bytes.fromhex(target.key))
-    return Person(provider=target.provider, key=target.key, pseudonym=row.hex() if row is not None else None)
+    rows = vault.rows_of(paths.vault, bytes.fromhex(target.key))
+    pseudonym = rows[-1].pseudonym.hex() if rows else None
+    return Person(provider=target.provider, key=target.key, pseudonym=pseudonym)
 
 
 def _moment(text: str | None, now: float, option: str) -> int | None:
