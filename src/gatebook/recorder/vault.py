@@ -24,7 +24,7 @@ from gatebook.errors import Damaged, EnvironmentFault, LedgerError, LedgerFull
 SCHEMA: Final = 2
 _WIPE_S: Final = 10.0  # how long a reader of the file may hold up an erasure
 _TABLES: Final = (
-    "CREATE TABLE person (lookup BLOB NOT NULL, began INTEGER NOT NULL, pseudonym BLOB NOT NULL UNIQUE,"
+    "CREATE TABLE person (lookup BLOB NOT NULL, began INTEGER NOT NULL, pseudonym BLOB NOT NULL,"
     " key BLOB NOT NULL, PRIMARY KEY (lookup, began)) STRICT",
     # What has to be finished, and how many have been: guards that see another number forget what they know.
     "CREATE TABLE erasure (id INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, reason INTEGER NOT NULL,"
