@@ -150,13 +150,15 @@ def _tls(configuration: Configuration) -> Findings:
 
 
 def _authorities(configuration: Configuration) -> Findings:
-    """CA files of upstreams and providers."""
+    """CA files of upstreams, providers and the time stamp authority."""
     named: list[tuple[Location, Path | None]] = [
         (("upstreams", name, "ca"), upstream.ca) for name, upstream in configuration.upstreams.items()
     ]
     for name, provider in configuration.identity.items():
         if provider.type in ("oidc", "introspection"):
             named.append((("identity", name, "ca"), provider.ca))
+    if configuration.timestamps is not None:
+        named.append((("timestamps", "certificates"), configuration.timestamps.certificates))
     for location, path in named:
         if path is not None:
             pem = yield from _pem(path, location, secret=False)

@@ -261,6 +261,15 @@ def test_ca_files_of_providers_and_upstreams(made: Deployment) -> None:
     assert "holds no certificate" in said[1]
 
 
+def test_certificates_of_the_time_stamp_authority(made: Deployment) -> None:
+    put(made, "broken.pem", b"nonsense")
+    asked = "timestamps: {url: 'http://timestamp.example.com', certificates: tls/broken.pem}"
+    made.change("identity:\n", f"{asked}\nidentity:\n")
+    (said,) = made.problems()
+    assert said.startswith("timestamps.certificates: ")
+    assert "holds no certificate" in said
+
+
 def test_secrets_that_are_only_named(made: Deployment) -> None:
     put(made, "key.pem", b"nonsense")
     put(made, "open.secret", b"hunter2")

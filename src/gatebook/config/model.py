@@ -12,8 +12,10 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from gatebook.config.base import Model
+from gatebook.config.evidence import Timestamps
 from gatebook.config.value import (
     RATE,
     Address,
@@ -33,10 +35,6 @@ from gatebook.config.value import (
     exactly_one,
     parse_rate,
 )
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
 
 
 class ServerTLS(Model):
@@ -542,6 +540,9 @@ class Configuration(Model):
     gateway: Gateway = Field(default=Gateway(), description="nginx and its bounds")
     guard: Guard = Field(default=Guard(), description="the deciding processes")
     portal: Portal = Field(default=Portal(), description="gatebook's own pages")
+    timestamps: Timestamps | None = Field(
+        default=None, description="time stamps of the ledger, by an authority outside"
+    )
 
     @property
     def asks_for_certificates(self) -> bool:

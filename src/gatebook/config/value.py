@@ -177,6 +177,23 @@ def _url(value: str) -> str:
 Url = Annotated[str, AfterValidator(_url)]
 
 
+def _authority_url(value: str) -> str:
+    parts = urlsplit(value)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    plain = value.isascii() and value.isprintable() and " " not in value
+    if not plain or parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("expected an http(s) URL, such as http://timestamp.example.com/tsr")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ValueError("expected a URL without user, password and fragment")
+    return value
+
+
+AuthorityUrl = Annotated[str, AfterValidator(_authority_url)]
+
+
 def _public_url(value: str) -> str:
     parts = urlsplit(_url(value))
     host = parts.hostname or ""
