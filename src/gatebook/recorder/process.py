@@ -25,6 +25,7 @@ from gatebook.config import effective
 from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault, GatebookError
 from gatebook.ledger.entry import Heartbeat
+from gatebook.ledger.files import Files
 from gatebook.ledger.keys import load_recipients, load_signer
 from gatebook.ledger.writer import Writer
 from gatebook.paths import Paths, check_private, make_private
@@ -51,7 +52,14 @@ def now_us() -> int:
     return max(0, time.time_ns() // 1000)
 
 
-def open_writer(configuration: Configuration, paths: Paths, journal: Journal) -> Writer:
+def open_writer(
+    configuration: Configuration,
+    paths: Paths,
+    journal: Journal,
+    *,
+    clock: Callable[[], int] = now_us,
+    files: Files | None = None,
+) -> Writer:
     """The ledger, locked and recovered. Raises LedgerBusy when another process holds it."""
     check_private(paths.state)
     return Writer.open(
@@ -63,7 +71,8 @@ def open_writer(configuration: Configuration, paths: Paths, journal: Journal) ->
         boot_digest=hashlib.sha256(__version__.encode() + configuration.digest()).digest(),
         restore=journal.restore,
         snapshot=journal.snapshot,
-        now_us=now_us,
+        now_us=clock,
+        files=files,
     )
 
 
@@ -105,15 +114,27 @@ class Gateway:
 
 
 class Recorder:
-    def __init__(self, paths: Paths, configuration: Configuration) -> None:
+    """`clock` tells the time in microseconds, `monotonic` in seconds from anywhere; the ledger lies on `files`."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        configuration: Configuration,
+        *,
+        clock: Callable[[], int] = now_us,
+        monotonic: Callable[[], float] = time.monotonic,
+        files: Files | None = None,
+    ) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
         self._paths = paths
         self._configuration = configuration
         key = load_pseudonym_key(paths.keys)
         workers = Workers(machine())
         self._vault = Vault(paths.vault, key, period_s=configuration.audit.pseudonym_period)
-        self._once = Once(paths.once)
+        self._once = Once(paths.once, clock, lambda: int(monotonic() * 1e6))
         self._journal = Journal(hmac.digest(key, b"gatebook request tags", "sha256"), workers.worker)
-        self._writer = open_writer(configuration, paths, self._journal)
+        self._writer = open_writer(configuration, paths, self._journal, clock=clock, files=files)
         self._service = Service(
             self._writer,
             self._journal,
@@ -133,7 +154,8 @@ class Recorder:
             workers,
             reopen=self._gateway.reopen,
             pseudonym=self._vault.pseudonym,
-            now_us=now_us,
+            now_us=clock,
+            monotonic=monotonic,
         )
         self._stop = asyncio.Event()
         self._checkpointed = 0
@@ -162,7 +184,7 @@ class Recorder:
         return Hands(self._configuration, self._paths, self._writer, self._vault)
 
     def _say(self, event: str, **detail: object) -> None:
-        data = record.encode(record.System(time_us=now_us(), event=event, detail=detail))
+        data = record.encode(record.System(time_us=self._clock(), event=event, detail=detail))
         self._journal.tell([Told(data)])
 
     async def run(self) -> None:
@@ -202,8 +224,8 @@ class Recorder:
 
     async def _end(self) -> None:
         """Guards end before we do; what they still send is taken until they have hung up."""
-        deadline = time.monotonic() + DRAIN_S
-        while self._error is None and self._service.connections and time.monotonic() < deadline:  # noqa: ASYNC110
+        deadline = self._monotonic() + DRAIN_S
+        while self._error is None and self._service.connections and self._monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for connection in list(self._service.connections):
             connection.close()
@@ -264,7 +286,7 @@ class Recorder:
         journal, logs = self._journal, self._logs
         counts = (journal.decisions, journal.outcomes, len(journal.open), logs.requests, logs.lost)
         journal.decisions = journal.outcomes = logs.requests = logs.lost = 0
-        return Heartbeat(now_us(), *(min(count, MAX_COUNT) for count in counts))
+        return Heartbeat(self._clock(), *(min(count, MAX_COUNT) for count in counts))
 
     async def _checkpoints(self) -> None:
         """Sign each second, or sooner when much has come; the writing happens beside the loop."""
