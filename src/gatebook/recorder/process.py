@@ -131,7 +131,12 @@ class Recorder:
         self._configuration = configuration
         key = load_pseudonym_key(paths.keys)
         workers = Workers(machine())
-        self._vault = Vault(paths.vault, key, period_s=configuration.audit.pseudonym_period)
+        self._vault = Vault(
+            paths.vault,
+            key,
+            period_s=configuration.audit.pseudonym_period,
+            now_s=lambda: clock() / 1e6,
+        )
         self._once = Once(paths.once, clock, lambda: int(monotonic() * 1e6))
         self._journal = Journal(hmac.digest(key, b"gatebook request tags", "sha256"), workers.worker)
         self._writer = open_writer(configuration, paths, self._journal, clock=clock, files=files)
