@@ -72,6 +72,7 @@ OUTSIDE_ONLY_FOR = {
     "crossplane": {"gateway"},  # nginx's configuration is data everywhere else
     "typer": {"cli"},
     "cel_expr_python": {"policy"},
+    "rfc3161_client": {"ledger"},
 }
 
 
