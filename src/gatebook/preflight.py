@@ -28,6 +28,7 @@ from gatebook.errors import EnvironmentFault, GatebookError, Problem
 from gatebook.gateway import nginx, render
 from gatebook.identity.chain import Authorities
 from gatebook.identity.crl_watch import problem_of
+from gatebook.ledger import keys
 from gatebook.paths import Paths, check_private
 
 
@@ -106,6 +107,10 @@ def _state(configuration: Configuration) -> Findings:
             return
     for name, is_secret in _KEYS:
         yield from _file(paths.keys / name, ("state_dir",), secret=is_secret)
+    try:
+        keys.load_recipients(paths.keys)
+    except GatebookError as fault:
+        yield _Finding(("state_dir",), str(fault))
 
 
 def _file(path: Path, location: Location, secret: bool) -> Findings:
@@ -317,7 +322,6 @@ _MAX_PEM_BYTES = 1 << 20
 _KEYS = (
     ("log.key", True),
     ("log.pub", False),
-    ("reader.pub", False),
     ("pseudonym.key", True),
     ("fingerprint.key", True),
 )

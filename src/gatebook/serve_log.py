@@ -28,6 +28,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatebook.errors import Damaged, EnvironmentFault
+from gatebook.ledger.chain import KEYS_FILE, MAX_KEYS_BYTES
 from gatebook.ledger.note import MAX_NOTE_BYTES, parse_checkpoint, parse_note
 from gatebook.ledger.tiles import MAX_BUNDLE_BYTES, bundle_path, encode_bundle, parse_bundle, tile_path
 from gatebook.ledger.tree import HASH_BYTES, TILE_LEVELS, TILE_WIDTH
@@ -145,6 +146,9 @@ class Log:
         """`known`: the ETag of what the asker has already."""
         if path == b"/checkpoint":
             return self._checkpoint(known)
+        if path == b"/" + KEYS_FILE.encode():
+            keys = self._folder.read(KEYS_FILE, MAX_KEYS_BYTES)
+            return _give(keys.data, "text/plain; charset=utf-8", ASK_EACH_TIME) if keys else _missing()
         tile = parse_tile_path(path)
         if tile is not None:
             return self._tile(tile)

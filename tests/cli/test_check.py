@@ -177,7 +177,7 @@ def test_state_folder_of_somebody_else(made: Deployment, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", ["log.key", "reader.pub", "pseudonym.key", "fingerprint.key"])
 def test_missing_key(made: Deployment, name: str) -> None:
     (made.folder / "state" / "keys" / name).unlink()
-    assert any(f"keys/{name}: no such file" in said for said in made.problems())
+    assert any(f"keys/{name}: no such" in said for said in made.problems())
 
 
 @pytest.mark.parametrize("name", ["log.key", "pseudonym.key", "fingerprint.key"])

@@ -51,7 +51,7 @@ class Caller:
             lock=root / "lock",
             deks=root / "deks",
             signer=SIGNER,
-            recipients=[RECIPIENT],
+            recipients=lambda: [RECIPIENT],
             boot_digest=b"b" * 32,
             restore=self._restore,
             snapshot=lambda: b"=%d" % self.count,

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import os
 import re
 import shutil
 import struct
@@ -29,7 +30,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from gatebook.ledger import entry, keys, writer
+from gatebook.ledger import entry, keys, logkeys, writer
+from gatebook.ledger.files import Files
+from gatebook.ledger.note import Signer, sign_note
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "ledger-v1.json").read_text())
@@ -75,6 +78,18 @@ class Checkpoint(NamedTuple):
 
 
 def open_note(note: bytes, vkey: str) -> Checkpoint:
+    """By the one key alone."""
+    return open_signed(note, [vkey])[0]
+
+
+def open_signed(note: bytes, vkeys: list[str]) -> tuple[Checkpoint, set[bytes]]:
+    """The checkpoint, and the long ids of these keys that signed it: one at least, and none wrongly."""
+    found = [signed for signed in (open_by(note, vkey) for vkey in vkeys) if signed is not None]
+    need(found, "not signed by these keys")
+    return found[0][0], {key_id for _, key_id in found}
+
+
+def open_by(note: bytes, vkey: str) -> tuple[Checkpoint, bytes] | None:
     name, key_id, encoded = vkey.strip().split("+", 2)
     public = base64.b64decode(encoded)
     need(public[0] == 1 and sha256(name.encode() + b"\n" + public)[:4].hex() == key_id, "verification key")
@@ -91,10 +106,12 @@ def open_note(note: bytes, vkey: str) -> Checkpoint:
             except InvalidSignature:
                 raise Refused("signature") from None
             signed = True
-    need(signed, "not signed by this key")
+    if not signed:
+        return None
     origin, size, encoded = text.decode().removesuffix("\n").split("\n")
     need(origin == name and str(int(size)) == size, "checkpoint")
-    return Checkpoint(origin, int(size), base64.b64decode(encoded, validate=True))
+    checkpoint = Checkpoint(origin, int(size), base64.b64decode(encoded, validate=True))
+    return checkpoint, sha256(name.encode() + b"\n" + public)[:16]
 
 
 def public_entries(log: Path, checkpoint: Checkpoint) -> list[bytes]:
@@ -321,13 +338,46 @@ def hpke_open(wrapped: bytes, info: bytes, private: X25519PrivateKey) -> bytes:
 # -- 6. The lock, 8. a verifier -------------------------------------------------------------------------
 
 
-def open_lock(data: bytes, vkey: str) -> Checkpoint:
+def follow_keys(
+    parsed: list[tuple[str, dict[str, Any]]], vkeys: list[str], given: bytes
+) -> list[tuple[int, bytes]]:
+    """The keys in force: (the size from which on, long id). `given` has to be one of them."""
+    publics = {}
+    for vkey in vkeys:
+        name, _, encoded = vkey.split("+", 2)
+        raw = base64.b64decode(encoded)
+        publics[sha256(name.encode() + b"\n" + raw)[:16]] = raw[1:]
+    force: list[tuple[int, bytes]] = []
+    former: set[bytes] = set()
+    for index, (name, said) in enumerate(parsed):
+        if name != "KEY":
+            continue
+        old, new, public = said["old id"], said["new id"], said["SHA256(new public key)"]
+        force = force or [(0, old)]
+        need(said["kind"] == 1 and old == force[-1][1] and new not in former | {old}, "KEY out of its turn")
+        need(old in publics and sha256(publics.get(new, b"")) == public, "public key of KEY")
+        message = b"gatebook/log-key/v1\0\1" + old + new + public
+        try:
+            Ed25519PublicKey.from_public_bytes(publics[old]).verify(said["signature by the old key"], message)
+        except InvalidSignature:
+            raise Refused("signature of KEY") from None
+        former.add(old)
+        force.append((index + 1, new))
+    need(not force or given in {one for _, one in force}, "a log of other keys")
+    return force or [(0, given)]
+
+
+def in_force(force: list[tuple[int, bytes]], size: int) -> bytes:
+    return [key for begins, key in force if begins <= size][-1]
+
+
+def open_lock(data: bytes, vkeys: list[str]) -> tuple[Checkpoint, set[bytes]]:
     head = re.match(rb"gatebook-lock 1\ntiles_durable (0|[1-9][0-9]*)\n", data)
     need(head is not None, "lock")
     assert head is not None
-    checkpoint = open_note(data[head.end() :], vkey)
+    checkpoint, by = open_signed(data[head.end() :], vkeys)
     need(int(head[1]) % 256 == 0 and int(head[1]) <= checkpoint.size, "watermark")
-    return checkpoint
+    return checkpoint, by
 
 
 class Verified(NamedTuple):
@@ -337,17 +387,24 @@ class Verified(NamedTuple):
     tail: int
 
 
-def verify(state: Path, *, with_key: bool = True) -> Verified:
-    """All steps of section 8. Raises Refused."""
-    vkey = (state / "keys/log.pub").read_text()
+def verify(state: Path, *, with_key: bool = True, vkey: str = "") -> Verified:
+    """All steps of section 8, with the key that is given. Raises Refused."""
+    vkey = vkey or (state / "keys/log.pub").read_text().strip()
     ledger = state / "ledger"
-    checkpoint = open_note((ledger / "log/checkpoint").read_bytes(), vkey)
-    need(open_lock((state / "lock").read_bytes(), vkey).size >= checkpoint.size, "lock is older")
+    listed = (ledger / "log/keys").read_text().splitlines() if (ledger / "log/keys").exists() else []
+    vkeys = list(dict.fromkeys([vkey, *listed]))
+    checkpoint, by = open_signed((ledger / "log/checkpoint").read_bytes(), vkeys)
+    promised, promised_by = open_lock((state / "lock").read_bytes(), vkeys)
+    need(promised.size >= checkpoint.size, "lock is older")
     entries = public_entries(ledger / "log", checkpoint)
     held = segments(ledger / "segments", checkpoint.origin, checkpoint.size)
     inside = [data for segment in held for data in segment.entries]
     need(inside[: checkpoint.size] == entries, "segments and bundles differ")
     kinds = check_statements(inside, held, checkpoint)
+    given = sha256(vkey.partition("+")[0].encode() + b"\n" + base64.b64decode(vkey.split("+", 2)[2]))[:16]
+    force = follow_keys([parse(data) for data in inside[: promised.size]], vkeys, given)
+    need(in_force(force, checkpoint.size) in by, "signed by a key that was not in force")
+    need(in_force(force, promised.size) in promised_by, "lock signed by a key that was not in force")
     opened: list[bytes] = []
     if with_key:
         private = load_pem_private_key((state / "keys/reader.key").read_bytes(), None)
@@ -433,7 +490,7 @@ def start(state: Path, now_us: int) -> writer.Writer:
         lock=state / "lock",
         deks=state / "deks",
         signer=keys.load_signer(state / "keys"),
-        recipients=keys.load_recipients(state / "keys"),
+        recipients=lambda: keys.load_recipients(state / "keys"),
         boot_digest=b"b" * 32,
         restore=lambda _: None,
         snapshot=lambda: b"",
@@ -493,6 +550,30 @@ def test_verifier_of_the_document_takes_the_tail_for_what_it_is(tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:-1])
     assert verify(tmp_path).tail == 0
     lose(running)
+
+
+def test_verifier_of_the_document_follows_the_keys_from_whichever_was_given(tmp_path: Path) -> None:
+    written(tmp_path)
+    given = [(tmp_path / "keys/log.pub").read_text().strip()]
+    for _ in range(2):
+        running = start(tmp_path, T0 + 3_000_000)
+        logkeys.install(Files(), tmp_path / "keys", Signer.generate(ORIGIN, os.urandom(32)))
+        running.hand_over(keys.load_signer(tmp_path / "keys"))
+        running.retire([bytes.fromhex(vkey.split("+")[1]) for vkey in given])
+        running.append([b'{"v":1}'])
+        running.close()
+        given.append((tmp_path / "keys/log.pub").read_text().strip())
+    for vkey in given:
+        assert verify(tmp_path, vkey=vkey).kinds.count("KEY") == 2
+    other = Signer.generate(ORIGIN, bytes(32))
+    with pytest.raises(Refused, match="other keys"):
+        verify(tmp_path, vkey=other.vkey)
+    log = tmp_path / "ledger/log"
+    text = (log / "checkpoint").read_text().partition("\n\n")[0] + "\n"
+    (log / "keys").write_text("".join(f"{vkey}\n" for vkey in [*given, other.vkey]))
+    (log / "checkpoint").write_bytes(sign_note(text, other))
+    with pytest.raises(Refused, match="not in force"):
+        verify(tmp_path)
 
 
 def flip(data: bytes, at: int) -> bytes:

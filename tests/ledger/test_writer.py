@@ -692,7 +692,7 @@ def test_nobody_to_read_is_refused_before_anything_is_made(root: Path) -> None:
             lock=root / "lock",
             deks=root / "deks",
             signer=SIGNER,
-            recipients=[],
+            recipients=list,
             boot_digest=bytes(32),
             restore=lambda _: None,
             snapshot=bytes,

@@ -76,7 +76,7 @@ class Book:
             lock=root / "lock",
             deks=root / "deks",
             signer=SIGNER,
-            recipients=[RECIPIENT],
+            recipients=lambda: [RECIPIENT],
             boot_digest=b"b" * 32,
             restore=self.journal.restore,
             snapshot=self.journal.snapshot,

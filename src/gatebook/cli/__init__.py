@@ -75,7 +75,6 @@ def _register() -> None:
         "prove",
         "verify",
         "serve_log",
-        "witness",
         "version",
     )
     for name in nouns:

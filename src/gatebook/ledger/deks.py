@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from gatebook.errors import Damaged
 from gatebook.ledger.files import Files
-from gatebook.ledger.keys import WRAPPED_BYTES, Wrapped
+from gatebook.ledger.keys import MAX_READERS, WRAPPED_BYTES, Wrapped
 
-MAX_RECIPIENTS = 64
+MAX_RECIPIENTS = MAX_READERS
 _MAGIC = b"GBDEK\0\1\n"
-_ROW = 32 + WRAPPED_BYTES
+ROW_BYTES = 32 + WRAPPED_BYTES  # reader, wrapped DEK
 
 
 def encode(dek_id: bytes, wrapped: Sequence[Wrapped]) -> bytes:
@@ -30,7 +31,7 @@ def encode(dek_id: bytes, wrapped: Sequence[Wrapped]) -> bytes:
     body = (
         _MAGIC + dek_id + len(wrapped).to_bytes(4, "big") + b"".join(one.recipient + one.data for one in wrapped)
     )
-    if len(body) != 28 + _ROW * len(wrapped):
+    if len(body) != 28 + ROW_BYTES * len(wrapped):
         raise ValueError("an id, or a wrapped DEK, of a wrong length")
     return body + hashlib.sha256(body).digest()
 
@@ -39,12 +40,12 @@ def parse(data: bytes, dek_id: bytes) -> list[Wrapped]:
     """Raises Damaged unless the bytes are exactly the file of this DEK."""
     body = data[:-32]
     count = int.from_bytes(body[24:28], "big")
-    whole = len(body) == 28 + _ROW * count and hashlib.sha256(body).digest() == data[-32:]
+    whole = len(body) == 28 + ROW_BYTES * count and hashlib.sha256(body).digest() == data[-32:]
     if not whole or body[:8] != _MAGIC or not 1 <= count <= MAX_RECIPIENTS:
         raise Damaged(f"wrapped key {dek_id.hex()}: its file is not whole; restore it from a copy")
     if body[8:24] != dek_id:
         raise Damaged(f"wrapped key {dek_id.hex()}: its file is that of {body[8:24].hex()}")
-    rows = (body[at : at + _ROW] for at in range(28, len(body), _ROW))
+    rows = (body[at : at + ROW_BYTES] for at in range(28, len(body), ROW_BYTES))
     return [Wrapped(row[:32], row[32:]) for row in rows]
 
 
@@ -74,12 +75,21 @@ class Deks:
         """None: there is none (any more), so nobody can read that segment. Raises Damaged."""
         try:
             with self._path(dek_id).open("rb") as stream:
-                data = stream.read(28 + _ROW * MAX_RECIPIENTS + 33)
+                data = stream.read(28 + ROW_BYTES * MAX_RECIPIENTS + 33)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise Damaged(f"{self._path(dek_id)}: {(error.strerror or str(error)).lower()}") from error
         return parse(data, dek_id)
+
+    def replace(self, dek_id: bytes, wrapped: Sequence[Wrapped]) -> None:
+        """The same DEK, for other readers. Durable on return; a crash leaves the one file or the other."""
+        self._files.store(self._path(dek_id), encode(dek_id, wrapped), durable=True)
+
+    def ids(self) -> list[bytes]:
+        """Of all DEKs that are there."""
+        names = (path.name.removesuffix(".dek") for path in self._folder.glob("*.dek"))
+        return sorted(bytes.fromhex(name) for name in names if re.fullmatch(r"[0-9a-f]{32}", name))
 
     def delete(self, dek_id: bytes) -> None:
         """Nobody can read its segment again. Durable on return; it is no error when there is none."""

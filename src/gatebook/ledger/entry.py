@@ -21,6 +21,7 @@ from gatebook.errors import Damaged
 
 MAGIC: Final = b"GB\x01"
 RECORD_PREFIX: Final = b"GB\x01\x01"
+KEY_PREFIX: Final = b"GB\x01\x06"
 PRODUCER: Final = b"ledger\0\0"  # of the LOSS entries that the ledger writes about itself
 
 

@@ -181,7 +181,7 @@ class Segments:
     folder: Path
     deks: Deks
     origin: str
-    recipients: Sequence[Recipient]
+    recipients: Callable[[], Sequence[Recipient]]
     now_us: Callable[[], int]
     random: Callable[[int], bytes]
     compress: Compress
@@ -200,7 +200,7 @@ class Segments:
         keys = None
         if header.dek_id != NO_DEK:
             dek = self.random(32)
-            self.deks.put(header.dek_id, [wrap(dek, header.dek_id, one) for one in self.recipients])
+            self.deks.put(header.dek_id, [wrap(dek, header.dek_id, one) for one in self.recipients()])
             # A crash here leaves a DEK that no segment names, and nothing sealed with it.
             keys = derive(dek)
         path = self.folder / header.file_name

@@ -32,7 +32,9 @@ from gatebook.errors import Damaged, EnvironmentFault, Tampered
 from gatebook.ledger.note import Signer, Verifier
 
 LOG_KEY, LOG_PUB = "log.key", "log.pub"
+READER = "reader"
 READER_KEY, READER_PUB = "reader.key", "reader.pub"
+MAX_READERS: Final = 64
 WRAPPED_BYTES: Final = 32 + 32 + 16  # encapsulated key, DEK, tag
 MAX_KEY_FILE_BYTES = 4096
 
@@ -86,7 +88,8 @@ def _write(path: Path, data: bytes, mode: int) -> None:
         os.fsync(descriptor)
 
 
-def _read(path: Path, *, secret: bool) -> bytes:
+def read_key_file(path: Path, *, secret: bool) -> bytes:
+    """Raises EnvironmentFault if it is missing, or secret and others can read it; Damaged if it is too long."""
     try:
         with path.open("rb") as stream:
             found = os.fstat(stream.fileno())
@@ -109,7 +112,7 @@ def load_signer(folder: Path) -> Signer:
     """The log's signing key. Raises EnvironmentFault when it is missing or others can read it, or Damaged."""
     path = folder / LOG_KEY
     try:
-        return Signer.from_skey(_text(_read(path, secret=True)))
+        return Signer.from_skey(text_of(read_key_file(path, secret=True)))
     except Damaged as error:
         raise Damaged(f"{path}: {error}") from None
 
@@ -118,28 +121,57 @@ def load_verifier(path: Path) -> Verifier:
     """The log's public key, from its file or the folder that it is in."""
     path = path / LOG_PUB if path.is_dir() else path
     try:
-        return Verifier.from_vkey(_text(_read(path, secret=False)))
+        return Verifier.from_vkey(text_of(read_key_file(path, secret=False)))
     except Damaged as error:
         raise Damaged(f"{path}: {error}") from None
 
 
-def _text(data: bytes) -> str:
+def text_of(data: bytes) -> str:
+    """Raises Damaged."""
     try:
         return data.decode("ascii").strip()
     except UnicodeDecodeError:
         raise Damaged("not a key in text form") from None
 
 
+def recipient_file(name: str) -> str:
+    """Where a recipient's public key lies: `reader` is the first one's name."""
+    return READER_PUB if name == READER else f"reader-{name}.pub"
+
+
 def load_recipients(folder: Path) -> list[Recipient]:
-    """Everybody whom DEKs are wrapped for: reader.pub, and each reader-<name>.pub."""
-    recipients = [_recipient(folder / READER_PUB)]
-    recipients += [_recipient(path) for path in sorted(folder.glob("reader-*.pub"))]
-    return list({recipient.id: recipient for recipient in recipients}.values())
+    """Everybody whom DEKs are wrapped for. Raises as `named_recipients`."""
+    return list(named_recipients(folder).values())
 
 
-def _recipient(path: Path) -> Recipient:
+def named_recipients(folder: Path) -> dict[str, Recipient]:
+    """Everybody whom DEKs are wrapped for, by name: reader.pub, and each reader-<name>.pub.
+
+    A key under two names counts once. Raises EnvironmentFault when there is nobody, or too many; Damaged.
+    """
+    paths = [folder / READER_PUB] if (folder / READER_PUB).exists() else []
+    paths += sorted(folder.glob("reader-*.pub"))
+    if not paths:
+        raise EnvironmentFault(
+            f"{folder / READER_PUB}: no such key, and no other reader's: nobody could read the log"
+        )
+    found: dict[bytes, str] = {}
+    recipients = {}
+    for path in paths:
+        one, name = load_recipient(path), path.name.removesuffix(".pub").removeprefix("reader-")
+        if found.setdefault(one.id, name) == name:
+            recipients[name] = one
+    if len(recipients) > MAX_READERS:
+        raise EnvironmentFault(
+            f"{folder}: {len(recipients)} readers; at most {MAX_READERS} have a part of each key"
+        )
+    return recipients
+
+
+def load_recipient(path: Path) -> Recipient:
+    """A recipient's public key, from its file."""
     try:
-        key = load_pem_public_key(_read(path, secret=False))
+        key = load_pem_public_key(read_key_file(path, secret=False))
     except ValueError:
         key = None
     if not isinstance(key, X25519PublicKey):
@@ -151,7 +183,7 @@ def load_reader(path: Path) -> Reader:
     """A reader's private key, from its file or the folder that it is in."""
     path = path / READER_KEY if path.is_dir() else path
     try:
-        key = load_pem_private_key(_read(path, secret=True), None)
+        key = load_pem_private_key(read_key_file(path, secret=True), None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, X25519PrivateKey):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gatebook.errors import Damaged, LedgerBusy, Tampered
-from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, Verifier, open_note, parse_checkpoint
+from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, SignatureLine, Verifier, check_note, parse_checkpoint
 from gatebook.ledger.tree import TILE_WIDTH
 
 _HEAD: Final = re.compile(rb"gatebook-lock 1\ntiles_durable (0|[1-9][0-9]{0,18})\n")
@@ -31,37 +31,52 @@ class Promise(NamedTuple):
     checkpoint: Checkpoint
     note: bytes
     tiles_durable: int
+    by: tuple[Verifier, ...] = ()  # the log's keys that signed it, the one in force first
 
 
 def encode_promise(promise: Promise) -> bytes:
     return b"gatebook-lock 1\ntiles_durable %d\n" % promise.tiles_durable + promise.note
 
 
-def parse_promise(data: bytes, verifier: Verifier) -> Promise:
-    """Raises Damaged or Tampered unless this key's owner has promised exactly this."""
+def parse_promise(data: bytes, *verifiers: Verifier) -> Promise:
+    """Raises Damaged or Tampered unless an owner of these keys has promised exactly this."""
     head = _HEAD.match(data)
     if head is None:
         raise Damaged("not a lock file of format 1")
     note, durable = data[head.end() :], int(head[1])
-    checkpoint = open_checkpoint(note, verifier)
+    checkpoint, by, _ = open_signed(note, *verifiers)
     if durable > checkpoint.size or durable % TILE_WIDTH:
         raise Damaged(f"tiles_durable is {durable}, which a log of {checkpoint.size} entries never has")
-    return Promise(checkpoint, note, durable)
+    return Promise(checkpoint, note, durable, by)
 
 
-def open_checkpoint(note: bytes, verifier: Verifier) -> Checkpoint:
-    """The checkpoint, if this log's key signed it. Raises Damaged or Tampered."""
-    checkpoint = parse_checkpoint(open_note(note, [verifier]).text)
-    if checkpoint.origin != verifier.name:
-        raise Tampered(f"the key of {verifier.name} signed for another log, {checkpoint.origin}")
-    return checkpoint
+class Signed(NamedTuple):
+    """A checkpoint; the log's keys that signed it, in the order of their lines; signatures of unknown keys."""
+
+    checkpoint: Checkpoint
+    by: tuple[Verifier, ...]
+    unknown: tuple[SignatureLine, ...] = ()
 
 
-def read_small(path: Path) -> bytes | None:
-    """A file of at most a note's size; None when there is none. Raises Damaged."""
+def open_signed(note: bytes, *verifiers: Verifier) -> Signed:
+    """The checkpoint, if one of this log's keys signed it, and no known one's signature is wrong.
+
+    Raises Damaged or Tampered.
+    """
+    checked = check_note(note, verifiers)
+    checkpoint = parse_checkpoint(checked.text)
+    by = tuple(verifier for verifier, _ in checked.signatures)
+    for verifier in by:
+        if checkpoint.origin != verifier.name:
+            raise Tampered(f"the key of {verifier.name} signed for another log, {checkpoint.origin}")
+    return Signed(checkpoint, by, checked.unknown)
+
+
+def read_small(path: Path, max_bytes: int = MAX_NOTE_BYTES + 128) -> bytes | None:
+    """A file of at most a note's size, or cut; None when there is none. Raises Damaged."""
     try:
         with path.open("rb") as stream:
-            return stream.read(MAX_NOTE_BYTES + 128)
+            return stream.read(max_bytes)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -130,6 +130,10 @@ class Signer(_Private):
     def sign(self, text: str) -> bytes:
         return self._private.sign(text.encode())
 
+    def sign_bytes(self, data: bytes) -> bytes:
+        """What is no note; `data` begins so that it can never be one (ledger/chain.py)."""
+        return self._private.sign(data)
+
 
 class Cosigner(_Private):
     """A witness's key."""

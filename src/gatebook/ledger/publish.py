@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from gatebook.errors import LedgerError, LedgerFull, Tampered
+from gatebook.ledger.chain import KEYS_FILE, encode_keys
 from gatebook.ledger.files import Files, full
 from gatebook.ledger.lock import Held, Promise, encode_promise, read_small
-from gatebook.ledger.note import Checkpoint, Signer, sign_note
+from gatebook.ledger.note import Checkpoint, Signer, Verifier, sign_note
 from gatebook.ledger.recovery import Base
 from gatebook.ledger.tiles import Tiler, bundle_path, tile_path
 from gatebook.ledger.tree import TILE_LEVELS, TILE_WIDTH
@@ -36,7 +37,8 @@ class Publisher:
         files: Files,
         ledger: Path,
         lock: Path,
-        signer: Signer,
+        signers: Sequence[Signer],
+        former: Sequence[Verifier],
         held: Held,
         promise: Promise | None,
         now_us: Callable[[], int],
@@ -48,7 +50,9 @@ class Publisher:
         self._files = files
         self._log = ledger / "log"
         self._lock = lock
-        self._signer = signer
+        self._signers = tuple(signers)  # the one in force first
+        self._vkeys = [one.vkey for one in (*reversed(former), Verifier.from_vkey(signers[0].vkey))]
+        self._listed = len(self._vkeys) == 1  # a log with one key needs no list of them
         self._held = held
         self._now_us = now_us
         self._settled_us = now_us()
@@ -61,22 +65,53 @@ class Publisher:
         Raises LedgerFull when the disk took something not, Tampered or LedgerBusy when somebody else wrote.
         """
         with self._mutex, self._failing():
-            if self.promise is not None and size <= self.promise.checkpoint.size:
-                if size == self.promise.checkpoint.size and root != self.promise.checkpoint.root:
-                    raise Tampered(f"another root over the same {size} entries: nothing more is signed")
-                return  # planned before a later one was published
-            self._check_alone()
-            self.write_tiles(tiles)
-            # A crash here: tiles that no checkpoint names; recovery removes the partial ones and writes the
-            # others again, with the same bytes or, if the entries were torn off, with other ones.
-            checkpoint = Checkpoint(self._signer.name, size, root)
-            self._promise(Promise(checkpoint, sign_note(checkpoint.text(), self._signer), self._durable))
-            # A crash here: the lock promises what nobody has seen yet; the next checkpoint extends it.
-            self._show()
-            # A crash here: published, and known to the lock.
-            self.written = size
-            if abs(self._now_us() - self._settled_us) >= SETTLE_US:
-                self._settle()
+            self._publish(size, root, tiles)
+
+    def hand_over(self, new: Signer, size: int, root: bytes, tiles: TileFiles) -> None:
+        """From here on `new` signs too, and first: of all checkpoints this is the first to cover its KEY entry.
+
+        No checkpoint of another size may come between: it would be signed by the wrong key. Raises as `publish`.
+        """
+        with self._mutex, self._failing():
+            self._signers = (new, *self._signers)
+            self._vkeys.append(new.vkey)
+            self._listed = False
+            self._publish(size, root, tiles)
+
+    def retire(self, key_ids: Sequence[bytes]) -> None:
+        """These former keys sign no more."""
+        with self._mutex:
+            self._signers = self._signers[:1] + tuple(
+                one for one in self._signers[1:] if one.key_id not in key_ids
+            )
+
+    @property
+    def signer(self) -> Signer:
+        """The key in force."""
+        return self._signers[0]
+
+    def _publish(self, size: int, root: bytes, tiles: TileFiles) -> None:
+        if self.promise is not None and size <= self.promise.checkpoint.size:
+            if size == self.promise.checkpoint.size and root != self.promise.checkpoint.root:
+                raise Tampered(f"another root over the same {size} entries: nothing more is signed")
+            return  # planned before a later one was published
+        self._check_alone()
+        self.write_tiles(tiles)
+        # A crash here: tiles that no checkpoint names; recovery removes the partial ones and writes the
+        # others again, with the same bytes or, if the entries were torn off, with other ones.
+        if not self._listed:
+            self._files.store(self._log / KEYS_FILE, encode_keys(self._vkeys), durable=True)
+            self._listed = True
+        # A crash here: keys are listed of which no entry that is signed for speaks yet; nobody believes the list.
+        checkpoint = Checkpoint(self.signer.name, size, root)
+        note = sign_note(checkpoint.text(), *self._signers)
+        self._promise(Promise(checkpoint, note, self._durable))
+        # A crash here: the lock promises what nobody has seen yet; the next checkpoint extends it.
+        self._show()
+        # A crash here: published, and known to the lock.
+        self.written = size
+        if abs(self._now_us() - self._settled_us) >= SETTLE_US:
+            self._settle()
 
     def settle(self) -> None:
         """Make all tiles durable and say so in the lock, so that the next start need not write them again."""

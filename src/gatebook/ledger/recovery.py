@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from gatebook.errors import Damaged, LedgerError, Tampered
 from gatebook.ledger import tiles
+from gatebook.ledger.chain import Chain, long_id
 from gatebook.ledger.entry import Segment, encode
-from gatebook.ledger.lock import Promise, open_checkpoint, parse_promise, read_small
-from gatebook.ledger.note import Checkpoint, Verifier
+from gatebook.ledger.lock import Promise, Signed, open_signed, parse_promise, read_small
+from gatebook.ledger.note import Checkpoint, Verifier, parse_note
 from gatebook.ledger.scan import Scanned, Torn, scan
 from gatebook.ledger.segment import NO_DEK
 from gatebook.ledger.tree import TILE_WIDTH, Builder, leaf_hash, leaf_hashes, perfect_root
@@ -58,7 +59,8 @@ class Base(NamedTuple):
 class Found:
     """What the writer goes on from. `segments`: files that hold the entries from `base` on, in order.
 
-    `last`: what the next segment has to state about the last one; None when there is none.
+    `last`: what the next segment has to state about the last one; None when there is none. `in_force`: the key
+    that the entries say signs next; None when they say nothing.
     """
 
     promise: Promise | None
@@ -66,45 +68,58 @@ class Found:
     segments: list[Path]
     last: Segment | None
     recovered: Recovered
+    in_force: Verifier | None
 
 
 _WHOLE = Base(0, [[]])
 
 
-def recover(ledger: Path, lock: Path, verifier: Verifier) -> Found:
-    """Reads everything that is needed. Raises Tampered or Damaged, saying where and what to do."""
-    promise = _promised(lock, verifier)
-    published = _published(ledger / "log" / "checkpoint", verifier, promise)
-    signed = [checkpoint for checkpoint in (published, promise and promise.checkpoint) if checkpoint]
+def recover(ledger: Path, lock: Path, *verifiers: Verifier) -> Found:
+    """Reads everything that is needed. `verifiers`: the log's keys, those of before too, the newest first.
+
+    Raises Tampered or Damaged, saying where and what to do.
+    """
+    promise = _promised(lock, verifiers)
+    published = _published(ledger / "log" / "checkpoint", verifiers, promise)
+    signed = [Signed(promise.checkpoint, promise.by)] if promise else []
+    signed += [published] if published else []
     paths = _paths(ledger / "segments")
-    base = _base_on_tiles(ledger / "log", promise, published)
+    base = _base_on_tiles(ledger / "log", promise, published.checkpoint if published else None)
     if base is not None:
         try:
-            return _Scan(verifier, promise, signed, base).run(paths)
+            return _Scan(verifiers, promise, signed, base).run(paths)
         except LedgerError:
             pass  # the tiles may be what is wrong, and they are no evidence: the segments decide
-    return _Scan(verifier, promise, signed, _WHOLE).run(paths)
+    return _Scan(verifiers, promise, signed, _WHOLE).run(paths)
 
 
-def _promised(lock: Path, verifier: Verifier) -> Promise | None:
+def _promised(lock: Path, verifiers: Sequence[Verifier]) -> Promise | None:
     data = read_small(lock)
     if data is None:
         return None
     try:
-        return parse_promise(data, verifier)
+        promise = parse_promise(data, *verifiers)
+        for line in parse_note(promise.note).lines:
+            if line.name == promise.checkpoint.origin and line.key_id not in {one.key_id for one in verifiers}:
+                raise Tampered(
+                    f"signed by key {line.key_id.hex()} too, which is not in keys/: an older copy of that folder "
+                    f"was put back; bring the newest one"
+                )
     except LedgerError as error:
         raise type(error)(f"{lock}: {error}") from None
+    return promise
 
 
-def _published(path: Path, verifier: Verifier, promise: Promise | None) -> Checkpoint | None:
+def _published(path: Path, verifiers: Sequence[Verifier], promise: Promise | None) -> Signed | None:
     """The published checkpoint: never newer than the lock, never another one of the same size."""
     data = read_small(path)
     if data is None:
         return None
     try:
-        found = open_checkpoint(data, verifier)
+        signed = open_signed(data, *verifiers)
     except LedgerError as error:
         raise type(error)(f"{path}: {error}") from None
+    found = signed.checkpoint
     if promise is None or found.size > promise.checkpoint.size:
         known = "is missing" if promise is None else f"knows only {promise.checkpoint.size}"
         raise Tampered(
@@ -113,7 +128,7 @@ def _published(path: Path, verifier: Verifier, promise: Promise | None) -> Check
         )
     if found.size == promise.checkpoint.size and found != promise.checkpoint:
         raise Tampered(f"{path}: another root than the lock's for the same {found.size} entries: a fork")
-    return found
+    return signed
 
 
 def _paths(folder: Path) -> list[Path]:
@@ -154,13 +169,18 @@ def _base_on_tiles(log: Path, promise: Promise | None, published: Checkpoint | N
 class _Scan:
     """One reading of the segments, from the one that holds the entry at `base` on."""
 
-    def __init__(self, verifier: Verifier, promise: Promise | None, signed: list[Checkpoint], base: Base) -> None:
-        self._origin = hashlib.sha256(verifier.name.encode()).digest()
+    def __init__(
+        self, verifiers: Sequence[Verifier], promise: Promise | None, signed: list[Signed], base: Base
+    ) -> None:
+        self._origin = hashlib.sha256(verifiers[0].name.encode()).digest()
+        self._verifiers = verifiers
+        self._chain = Chain(verifiers)
+        self._by = signed
         self._promise = promise
         self._promised = promise.checkpoint.size if promise else 0
         self._base = base
         self._builder = Builder.resumed(base.size, base.levels)
-        self._signed = sorted(signed, key=lambda checkpoint: checkpoint.size)
+        self._signed = sorted((one.checkpoint for one in signed), key=lambda checkpoint: checkpoint.size)
         self._last: Scanned | None = None
         self._closing: Segment | None = None  # what the next segment has to state about the last
 
@@ -184,7 +204,24 @@ class _Scan:
             )
         memos = self._last.memos if self._last else []
         recovered = Recovered(memos, cut is None and self._clean(size), cut, size)
-        return Found(self._promise, self._base, paths, self._closing, recovered)
+        return Found(self._promise, self._base, paths, self._closing, recovered, self._in_force(size))
+
+    def _in_force(self, size: int) -> Verifier | None:
+        """Whose turn it is to sign, having found that each checkpoint is signed by the key whose turn it was.
+
+        Entries before `base` are not read: of those who signed the lock, the newest is who they made it.
+        """
+        by = self._promise.by if self._promise else ()
+        said = next((long_id(known) for known in self._verifiers if known in by), None)
+        for one in self._by:
+            due = self._chain.at(one.checkpoint.size) or said
+            if due not in [long_id(key) for key in one.by]:
+                raise Tampered(
+                    f"the checkpoint of {one.checkpoint.size} entries is signed by key {one.by[0].key_id.hex()}, "
+                    f"but it was the turn of key {due[:4].hex() if due else '?'}"
+                )
+        key_id = self._chain.at(size) or said
+        return self._chain.by_id(key_id) if key_id is not None else None
 
     def _clean(self, size: int) -> bool:
         """Closing leaves a segment behind that only states the one before, and signs for it."""
@@ -238,6 +275,7 @@ class _Scan:
             raise Tampered(
                 "there are records, but no lock: it was removed; bring it back, since signing on may fork the log"
             )
+        self._follow_keys(scanned)
         hashes = leaf_hashes(scanned.entries[max(0, self._builder.size - scanned.header.first_index) :])
         while self._signed and self._signed[0].size <= self._builder.size + len(hashes):
             due = self._signed.pop(0)
@@ -250,6 +288,13 @@ class _Scan:
                     f"changed since; nothing is signed on top of this, compare with a copy or a mirror"
                 )
         self._builder.extend(hashes)
+
+    def _follow_keys(self, scanned: Scanned) -> None:
+        for index, entry in scanned.keys:
+            try:
+                self._chain.take(index, entry)
+            except LedgerError as error:
+                raise type(error)(f"entry {index}: {error}; nothing is signed on top of this") from None
 
 
 def entries_from(found: Found) -> Iterator[list[bytes]]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gatebook.errors import Damaged
 from gatebook.ledger import segment
-from gatebook.ledger.entry import Segment, parse
+from gatebook.ledger.entry import KEY_PREFIX, Key, Segment, parse
 from gatebook.ledger.segment import SEALED, Clear, Frame, FrameError, Header, Memo, Place, Sealed
 from gatebook.ledger.torn import intact_frames, torn_from
 
@@ -30,13 +30,17 @@ class Torn(NamedTuple):
 
 @dataclass
 class Scanned:
-    """What a segment holds. `stated`: the SEGMENT entry that it begins with, about the one before."""
+    """What a segment holds. `stated`: the SEGMENT entry that it begins with, about the one before.
+
+    `keys`: its KEY entries, each with its index.
+    """
 
     header: Header
     entries: list[bytes] = field(default_factory=list)
     records: int = 0
     memos: list[tuple[int, bytes]] = field(default_factory=list)
     stated: Segment | None = None
+    keys: list[tuple[int, Key]] = field(default_factory=list)
     times: tuple[int, int] | None = None
     file_bytes: int = 0
     file_sha256: bytes = b""
@@ -67,6 +71,10 @@ class Scanned:
         if isinstance(frame, Clear) and not self.entries:
             first = parse(frame.entries[0])
             self.stated = first if isinstance(first, Segment) else None
+        if isinstance(frame, Clear):
+            for index, data in enumerate(frame.entries, frame.place.first_index):
+                if data[:4] == KEY_PREFIX and isinstance(entry := parse(data), Key):
+                    self.keys.append((index, entry))
         if isinstance(frame, Sealed):
             self.records += len(frame.commitments)
             low, high = self.times or (frame.t_min_us, frame.t_max_us)

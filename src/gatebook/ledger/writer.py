@@ -18,9 +18,21 @@ from typing import Final
 import zstandard
 
 from gatebook.errors import LedgerError, LedgerFull
-from gatebook.ledger.boot import first_entries, make_cut, make_folder
+from gatebook.ledger.boot import first_entries, known_keys, make_cut, make_folder, missing_handover
+from gatebook.ledger.chain import hand_over
 from gatebook.ledger.deks import Deks
-from gatebook.ledger.entry import PRODUCER, Boot, Entry, Loss, LossReason, Record, Segment, encode, encode_records
+from gatebook.ledger.entry import (
+    PRODUCER,
+    Boot,
+    Entry,
+    Key,
+    Loss,
+    LossReason,
+    Record,
+    Segment,
+    encode,
+    encode_records,
+)
 from gatebook.ledger.files import Files, full
 from gatebook.ledger.growing import MAX_RECORDS, Growing, Segments
 from gatebook.ledger.keys import Recipient
@@ -75,7 +87,7 @@ class Writer:
         lock: Path,
         deks: Path,
         signer: Signer,
-        recipients: Sequence[Recipient],
+        recipients: Callable[[], Sequence[Recipient]],
         boot_digest: bytes,
         restore: Callable[[Memos], None],
         snapshot: Callable[[], bytes],
@@ -83,13 +95,17 @@ class Writer:
         reserve_bytes: int = RESERVE_BYTES,
         files: Files | None = None,
         random: Callable[[int], bytes] = os.urandom,
+        also: Sequence[Signer] = (),
+        former: Sequence[Verifier] = (),
     ) -> Writer:
         """Lock, recover, begin a new segment; the checkpoint over it is published on return.
 
-        `restore` gets the recovered memos before `snapshot` is asked for the first time. Raises LedgerBusy,
-        Tampered or Damaged, nothing having been changed; or LedgerFull.
+        `restore` gets the recovered memos before `snapshot` is asked for the first time. `recipients` is asked for
+        each new segment. `also` are former keys that still sign beside `signer`, `former` all that are known, the
+        newest first. Raises LedgerBusy, Tampered, Damaged or EnvironmentFault, nothing having been changed; or
+        LedgerFull.
         """
-        if not recipients:
+        if not recipients():
             raise ValueError("there is no recipient: nobody could ever read what is sealed")
         files = files or Files()
         compress = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress
@@ -103,14 +119,19 @@ class Writer:
         except OSError as error:
             raise full(error) from error
         try:
-            found = recover(ledger, lock, Verifier.from_vkey(signer.vkey))
+            verifiers = known_keys(
+                ledger / "log", signer, [*(Verifier.from_vkey(one.vkey) for one in also), *former]
+            )
+            found = recover(ledger, lock, *verifiers)
+            handover = missing_handover(found.in_force, signer, also)
             reserve = Reserve(files, ledger / "reserve", reserve_bytes)
             reserve.make()
-            publisher = Publisher(files, ledger, lock, signer, held, found.promise, segments.now)
+            signers = [signer, *(one for one in also if one.public != signer.public)]
+            publisher = Publisher(files, ledger, lock, signers, verifiers[1:], held, found.promise, segments.now)
             make_cut(files, found.recovered.cut)
             tiler = publisher.rebuild(found.base, found.recovered.size, entries_from(found))
             restore(found.recovered.memos)
-            entries = first_entries(found, random(16), boot_digest)
+            entries = first_entries(found, random(16), boot_digest) + ([encode(handover)] if handover else [])
             header = segments.header(tiler.size, sealed=True)
             first = segments.begin(header, snapshot(), entries)
         except OSError as error:
@@ -163,8 +184,30 @@ class Writer:
     def append_entry(self, entry: Entry, memo: bytes = b"") -> int:
         """One entry that is no record, in a frame of its own; its index. Durable after `sync`."""
         self._check_usable()
-        if isinstance(entry, Record | Segment | Boot):
+        if isinstance(entry, Record | Segment | Boot | Key):
             raise ValueError(f"{type(entry).__name__} entries are the writer's own")
+        return self._append_entry(entry, memo)
+
+    def hand_over(self, new: Signer) -> int:
+        """The log's next key: a KEY entry by the present one, and a checkpoint over it by both; its index.
+
+        Durable on return. `new` has to lie on the disk as the key in force already: after a crash within this, the
+        next start goes on with it, and makes up for the entry if it is missing.
+        """
+        self._check_usable()
+        self.sync()
+        index = self._append_entry(hand_over(self._publisher.signer, new), b"")
+        self.sync()
+        # A crash here: the entry is in the log, and no checkpoint covers it; the next start signs one by both.
+        plan = self._plan()
+        self._publisher.hand_over(new, plan.size, plan.root, plan.tiles)
+        return index
+
+    def retire(self, key_ids: Sequence[bytes]) -> None:
+        """From here on these former keys sign no more, by the ids in notes. Their private halves may go."""
+        self._publisher.retire(key_ids)
+
+    def _append_entry(self, entry: Entry, memo: bytes) -> int:
         data = encode(entry)
         if self._segment.is_due(0, self._segments.now()):
             self._roll(1)

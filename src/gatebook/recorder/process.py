@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -26,11 +27,12 @@ from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault, GatebookError
 from gatebook.ledger.entry import Heartbeat
 from gatebook.ledger.files import Files
-from gatebook.ledger.keys import load_recipients, load_signer
+from gatebook.ledger.logkeys import load_log_keys, mend
 from gatebook.ledger.writer import Writer
 from gatebook.paths import Paths, check_private, make_private
 from gatebook.recorder.gatewaylog import GatewayLog
 from gatebook.recorder.journal import Journal, Told
+from gatebook.recorder.keyring import Readers, end_overlap
 from gatebook.recorder.once import Once
 from gatebook.recorder.orders import Hands, obey
 from gatebook.recorder.service import Connection, Service
@@ -53,27 +55,26 @@ def now_us() -> int:
 
 
 def open_writer(
-    configuration: Configuration,
-    paths: Paths,
-    journal: Journal,
-    *,
-    clock: Callable[[], int] = now_us,
-    files: Files | None = None,
+    configuration: Configuration, paths: Paths, journal: Journal, readers: Readers | None = None
 ) -> Writer:
     """The ledger, locked and recovered. Raises LedgerBusy when another process holds it."""
     check_private(paths.state)
-    return Writer.open(
+    keys = load_log_keys(paths.keys)
+    opened = Writer.open(
         ledger=paths.ledger,
         lock=paths.lock,
         deks=paths.deks,
-        signer=load_signer(paths.keys),
-        recipients=load_recipients(paths.keys),
+        signer=keys.signer,
+        also=keys.also,
+        former=keys.former,
+        recipients=readers or Readers(paths.keys, lambda _event, _detail: None),
         boot_digest=hashlib.sha256(__version__.encode() + configuration.digest()).digest(),
         restore=journal.restore,
         snapshot=journal.snapshot,
-        now_us=clock,
-        files=files,
+        now_us=now_us,
     )
+    mend(Files(), paths.keys, keys)
+    return opened
 
 
 def load_pseudonym_key(keys: Path) -> bytes:
@@ -114,32 +115,16 @@ class Gateway:
 
 
 class Recorder:
-    """`clock` tells the time in microseconds, `monotonic` in seconds from anywhere; the ledger lies on `files`."""
-
-    def __init__(
-        self,
-        paths: Paths,
-        configuration: Configuration,
-        *,
-        clock: Callable[[], int] = now_us,
-        monotonic: Callable[[], float] = time.monotonic,
-        files: Files | None = None,
-    ) -> None:
-        self._clock = clock
-        self._monotonic = monotonic
+    def __init__(self, paths: Paths, configuration: Configuration) -> None:
         self._paths = paths
         self._configuration = configuration
         key = load_pseudonym_key(paths.keys)
         workers = Workers(machine())
-        self._vault = Vault(
-            paths.vault,
-            key,
-            period_s=configuration.audit.pseudonym_period,
-            now_s=lambda: clock() / 1e6,
-        )
-        self._once = Once(paths.once, clock, lambda: int(monotonic() * 1e6))
+        self._vault = Vault(paths.vault, key, period_s=configuration.audit.pseudonym_period)
+        self._once = Once(paths.once)
         self._journal = Journal(hmac.digest(key, b"gatebook request tags", "sha256"), workers.worker)
-        self._writer = open_writer(configuration, paths, self._journal, clock=clock, files=files)
+        self._readers = Readers(paths.keys, self._readers_changed)
+        self._writer = open_writer(configuration, paths, self._journal, self._readers)
         self._service = Service(
             self._writer,
             self._journal,
@@ -159,8 +144,7 @@ class Recorder:
             workers,
             reopen=self._gateway.reopen,
             pseudonym=self._vault.pseudonym,
-            now_us=clock,
-            monotonic=monotonic,
+            now_us=now_us,
         )
         self._stop = asyncio.Event()
         self._checkpointed = 0
@@ -188,8 +172,14 @@ class Recorder:
     def _hands(self) -> Hands:
         return Hands(self._configuration, self._paths, self._writer, self._vault)
 
+    def _readers_changed(self, event: str, detail: dict[str, Any]) -> None:
+        """Told with what comes next: a segment is just being made."""
+        self._say(event, **detail)
+        if "why" in detail:
+            log.error("readers are those of before: new segments are sealed for the last ones known", **detail)
+
     def _say(self, event: str, **detail: object) -> None:
-        data = record.encode(record.System(time_us=self._clock(), event=event, detail=detail))
+        data = record.encode(record.System(time_us=now_us(), event=event, detail=detail))
         self._journal.tell([Told(data)])
 
     async def run(self) -> None:
@@ -199,7 +189,8 @@ class Recorder:
         self._service.enter_policy(self._configuration.digest())
         clean, waiting = self._writer.recovered.clean, len(self._journal.open)
         vault = {"vault": "made anew"} if self._vault.made else {}
-        self._say("recorder.start", version=__version__, clean=clean, open=waiting, **vault)
+        readers = self._readers.named()
+        self._say("recorder.start", version=__version__, clean=clean, open=waiting, readers=readers, **vault)
         self._service.commit()
         if self._error is not None:
             raise self._error
@@ -229,8 +220,8 @@ class Recorder:
 
     async def _end(self) -> None:
         """Guards end before we do; what they still send is taken until they have hung up."""
-        deadline = self._monotonic() + DRAIN_S
-        while self._error is None and self._service.connections and self._monotonic() < deadline:  # noqa: ASYNC110
+        deadline = time.monotonic() + DRAIN_S
+        while self._error is None and self._service.connections and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for connection in list(self._service.connections):
             connection.close()
@@ -284,6 +275,8 @@ class Recorder:
     async def _heartbeats(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
+            for key_id in end_overlap(self._paths.keys, self._writer.retire, before=time.time()):
+                self._say("recorder.key_retired", key=key_id)
             self._journal.enter(self._heartbeat)
             self._commit()
 
@@ -291,7 +284,7 @@ class Recorder:
         journal, logs = self._journal, self._logs
         counts = (journal.decisions, journal.outcomes, len(journal.open), logs.requests, logs.lost)
         journal.decisions = journal.outcomes = logs.requests = logs.lost = 0
-        return Heartbeat(self._clock(), *(min(count, MAX_COUNT) for count in counts))
+        return Heartbeat(now_us(), *(min(count, MAX_COUNT) for count in counts))
 
     async def _checkpoints(self) -> None:
         """Sign each second, or sooner when much has come; the writing happens beside the loop."""

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from gatebook.errors import Damaged, EnvironmentFault, LedgerError, Tampered
 from gatebook.ledger import keys
-from gatebook.ledger.lock import parse_promise
-from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, Verifier, open_note, parse_checkpoint
+from gatebook.ledger.lock import Signed, open_signed, parse_promise
+from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, Verifier
 from gatebook.ledger.tree import TILE_WIDTH, perfect_root
 from gatebook.ledger.verify.blocks import Block, Blocks, Roots
 from gatebook.ledger.verify.content import Content, Reading
@@ -28,6 +28,7 @@ from gatebook.ledger.verify.outside import NOTHING_OUTSIDE, Level3, Outside
 from gatebook.ledger.verify.public import Public, block_range, read_file
 from gatebook.ledger.verify.report import Finding, Kind, Remark, Report, entries
 from gatebook.ledger.verify.store import Run, Store
+from gatebook.ledger.verify.turns import Turns
 
 __all__ = ["Finding", "Kind", "Outside", "Private", "Reading", "Remark", "Report", "verify"]
 
@@ -58,8 +59,6 @@ def verify(
     """
     if not (ledger / "log").is_dir() and not (ledger / "segments").is_dir():
         raise EnvironmentFault(f"{ledger}: no ledger, there is neither log/ nor segments/ in it")
-    for kept in outside.kept:
-        kept.check([verifier])
     return _Verification(ledger, verifier, lock, private, outside, progress).run()
 
 
@@ -74,11 +73,13 @@ class _Verification:
         progress: Progress,
     ) -> None:
         self._ledger = ledger
-        self._verifier = verifier
         self._lock = lock
         self._private = private
         self._progress = progress
         self._report = Report()
+        self._turns = Turns(verifier, ledger / "log", self._report)
+        for kept in outside.kept:
+            kept.check(self._turns.known)
         self._level3 = Level3(outside, self._report)
         self._history = History(self._report)
         self._times: deque[tuple[int, int]] = deque()  # first entry of a sealed frame, its time
@@ -101,6 +102,7 @@ class _Verification:
         self._walk(checkpoint.size, blocks, store)
         roots = blocks.finish()
         self._compare_roots(signed, public, roots)
+        self._turns.judge(self._history.keys, whole=not self._history.broken)
         if store is not None:
             self._history.finish(store.found, store.holes, store.explained, checkpoint.size)
             report.tail = max(0, store.end - checkpoint.size)
@@ -133,30 +135,31 @@ class _Verification:
     def _published(self) -> Checkpoint | None:
         meaning = "what was promised to others cannot be told"
         try:
-            note = open_note(read_file(self._ledger / "log" / "checkpoint", MAX_NOTE_BYTES), [self._verifier])
-            checkpoint = parse_checkpoint(note.text)
-            if checkpoint.origin != self._verifier.name:
-                raise Tampered(f"is of {checkpoint.origin}, the key of {self._verifier.name}")
+            data = read_file(self._ledger / "log" / "checkpoint", MAX_NOTE_BYTES)
+            signed = open_signed(data, *self._turns.known)
         except Tampered as error:
             self._report.found(0, "tampered", "log/checkpoint", str(error), meaning)
             return None
         except Damaged as error:
             self._report.found(0, "damaged", "log/checkpoint", str(error), meaning)
             return None
-        for line in note.unknown:
+        for line in signed.unknown:
             self._report.note(f"log/checkpoint is also signed by {line.name}, whose key is not known here")
-        return checkpoint
+        self._turns.signed("log/checkpoint", signed)
+        return signed.checkpoint
 
     def _promised(self) -> Checkpoint | None:
         if self._lock is None:
             return None
         meaning = "whether newer checkpoints were signed cannot be told"
         try:
-            return parse_promise(read_file(self._lock, 2 * MAX_NOTE_BYTES), self._verifier).checkpoint
+            promise = parse_promise(read_file(self._lock, 2 * MAX_NOTE_BYTES), *self._turns.known)
         except LedgerError as error:
             kind: Kind = "tampered" if isinstance(error, Tampered) else "damaged"
             self._report.found(0, kind, "lock", str(error), meaning)
             return None
+        self._turns.signed("lock", Signed(promise.checkpoint, promise.by))
+        return promise.checkpoint
 
     # -- the entries ----------------------------------------------------------------------------------------
     def _content(self) -> Content | None:
@@ -243,7 +246,7 @@ class _Verification:
         for level in (1, 2):
             if level not in report.why_not:
                 report.tried(level)
-        report.rests_on += self._level3.grounds(checkpoint.size, self._verifier)
+        report.rests_on += self._level3.grounds(checkpoint.size, self._turns.in_force) + self._turns.said()
 
 
 class _Source:

@@ -18,6 +18,7 @@ from gatebook.ledger.entry import (
     Entry,
     Erase,
     Heartbeat,
+    Key,
     Loss,
     LossReason,
     Policy,
@@ -45,10 +46,11 @@ class History:
     erased: set[bytes] = field(default_factory=set)
     closed_at: int | None = None
     policies: int = 0
+    keys: list[tuple[int, Key]] = field(default_factory=list)
     _sign_us: int | None = None  # the last sign of life since a start
     _previous: bytes | None = bytes(32)  # leaf hash of the last SEGMENT; None: it is not known
     _expected: int | None = 0  # the index behind what is stated
-    _broken: bool = False
+    broken: bool = False
 
     def entry(self, index: int, data: bytes) -> None:
         """One entry that is no record; `data` is what the tree commits to."""
@@ -85,6 +87,8 @@ class History:
                 self.report.note(f"entry {index}: anchored at size {parsed.size}; its receipt is not checked here")
             case Policy():
                 self.policies += 1
+            case Key():
+                self.keys.append((index, parsed))
             case Close():
                 self.closed_at = index
             case _:
@@ -107,7 +111,7 @@ class History:
     def lost(self) -> None:
         """Entries come next that nobody knows: what they may have stated is not held against the rest."""
         self._previous = self._expected = self._sign_us = None
-        self._broken = True
+        self.broken = True
 
     def _loss(self, index: int, loss: Loss) -> None:
         count = loss.last_seq - loss.first_seq + 1
@@ -149,7 +153,7 @@ class History:
             self._not_there(stated, end)
         last = self.stated[-1][0] if self.stated else 0
         for info in by_id.values():
-            if info.end <= size and info.header.first_index != last and not self._broken:
+            if info.end <= size and info.header.first_index != last and not self.broken:
                 what = "is a segment that the log does not know"
                 self.report.found(
                     1, "tampered", f"segments/{info.path.name}", what, "what it holds is not the log's"
