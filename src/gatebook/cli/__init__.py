@@ -75,6 +75,7 @@ def _register() -> None:
         "prove",
         "verify",
         "serve_log",
+        "witness",
         "version",
     )
     for name in nouns:

@@ -55,7 +55,13 @@ def now_us() -> int:
 
 
 def open_writer(
-    configuration: Configuration, paths: Paths, journal: Journal, readers: Readers | None = None
+    configuration: Configuration,
+    paths: Paths,
+    journal: Journal,
+    *,
+    clock: Callable[[], int] = now_us,
+    files: Files | None = None,
+    readers: Readers | None = None,
 ) -> Writer:
     """The ledger, locked and recovered. Raises LedgerBusy when another process holds it."""
     check_private(paths.state)
@@ -71,7 +77,8 @@ def open_writer(
         boot_digest=hashlib.sha256(__version__.encode() + configuration.digest()).digest(),
         restore=journal.restore,
         snapshot=journal.snapshot,
-        now_us=now_us,
+        now_us=clock,
+        files=files,
     )
     mend(Files(), paths.keys, keys)
     return opened
@@ -115,16 +122,35 @@ class Gateway:
 
 
 class Recorder:
-    def __init__(self, paths: Paths, configuration: Configuration) -> None:
+    """`clock` tells the time in microseconds, `monotonic` in seconds from anywhere; the ledger lies on `files`."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        configuration: Configuration,
+        *,
+        clock: Callable[[], int] = now_us,
+        monotonic: Callable[[], float] = time.monotonic,
+        files: Files | None = None,
+    ) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
         self._paths = paths
         self._configuration = configuration
         key = load_pseudonym_key(paths.keys)
         workers = Workers(machine())
-        self._vault = Vault(paths.vault, key, period_s=configuration.audit.pseudonym_period)
-        self._once = Once(paths.once)
+        self._vault = Vault(
+            paths.vault,
+            key,
+            period_s=configuration.audit.pseudonym_period,
+            now_s=lambda: clock() / 1e6,
+        )
+        self._once = Once(paths.once, clock, lambda: int(monotonic() * 1e6))
         self._journal = Journal(hmac.digest(key, b"gatebook request tags", "sha256"), workers.worker)
         self._readers = Readers(paths.keys, self._readers_changed)
-        self._writer = open_writer(configuration, paths, self._journal, self._readers)
+        self._writer = open_writer(
+            configuration, paths, self._journal, clock=clock, files=files, readers=self._readers
+        )
         self._service = Service(
             self._writer,
             self._journal,
@@ -144,7 +170,8 @@ class Recorder:
             workers,
             reopen=self._gateway.reopen,
             pseudonym=self._vault.pseudonym,
-            now_us=now_us,
+            now_us=clock,
+            monotonic=monotonic,
         )
         self._stop = asyncio.Event()
         self._checkpointed = 0
@@ -179,7 +206,7 @@ class Recorder:
             log.error("readers are those of before: new segments are sealed for the last ones known", **detail)
 
     def _say(self, event: str, **detail: object) -> None:
-        data = record.encode(record.System(time_us=now_us(), event=event, detail=detail))
+        data = record.encode(record.System(time_us=self._clock(), event=event, detail=detail))
         self._journal.tell([Told(data)])
 
     async def run(self) -> None:
@@ -220,8 +247,8 @@ class Recorder:
 
     async def _end(self) -> None:
         """Guards end before we do; what they still send is taken until they have hung up."""
-        deadline = time.monotonic() + DRAIN_S
-        while self._error is None and self._service.connections and time.monotonic() < deadline:  # noqa: ASYNC110
+        deadline = self._monotonic() + DRAIN_S
+        while self._error is None and self._service.connections and self._monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for connection in list(self._service.connections):
             connection.close()
@@ -284,7 +311,7 @@ class Recorder:
         journal, logs = self._journal, self._logs
         counts = (journal.decisions, journal.outcomes, len(journal.open), logs.requests, logs.lost)
         journal.decisions = journal.outcomes = logs.requests = logs.lost = 0
-        return Heartbeat(now_us(), *(min(count, MAX_COUNT) for count in counts))
+        return Heartbeat(self._clock(), *(min(count, MAX_COUNT) for count in counts))
 
     async def _checkpoints(self) -> None:
         """Sign each second, or sooner when much has come; the writing happens beside the loop."""
