@@ -19,7 +19,8 @@ from tests.ledger.caller import MINUTE, READER, T0, VERIFIER, Caller, Contents, 
 
 from gatebook.errors import Damaged, Tampered
 from gatebook.ledger.note import Checkpoint
-from gatebook.ledger.verify import Private, Report, verify
+from gatebook.ledger.verify import Outside, Private, Report, verify
+from gatebook.ledger.verify.outside import read_kept
 
 ALL = os.environ.get("GATEBOOK_FAULTS") == "all"
 SMALL = ("lock", "checkpoint")  # of these every byte, always
@@ -178,6 +179,7 @@ def test_part_of_yesterday_beside_today_never_makes_a_second_history(
     caller.add(1)
     caller.close()
     seen = published(ledger)
+    shutil.copy(ledger / "ledger" / "log" / "checkpoint", memory / "kept")
     for count in range(1, len(PARTS) + 1):
         for parts in itertools.combinations(PARTS, count):
             shutil.copytree(ledger, left)
@@ -189,19 +191,23 @@ def test_part_of_yesterday_beside_today_never_makes_a_second_history(
                 else:
                     shutil.copy(old, new)
             if set(parts) >= WHOLE:
-                rollback(left, seen)
+                rollback(left, seen, memory / "kept")
             else:
                 came = signs_on(left, seen, told=6)
                 assert came != "LOSS", parts
             shutil.rmtree(left)
 
 
-def rollback(root: Path, seen: Checkpoint) -> None:
-    """It passes every check of its own, and says on what that rests; who kept a checkpoint sees it."""
+def rollback(root: Path, seen: Checkpoint, kept: Path) -> None:
+    """It passes every check of its own, and says on what that rests; who kept a checkpoint is told."""
     caller = Caller(root, now_us=T0 + 3 * MINUTE)
+    while caller.writer.size <= seen.size:
+        caller.add(1)
     caller.close()
+    assert published(root).size > seen.size, "or its size alone would give it away"
     report = audited(root)
     assert report.worst != "tampered", report
     assert "an older copy of the whole ledger would pass too" in report.rests_on[-1]
-    contents = Contents(root)
-    assert seen.size > len(contents.entries) or contents.root(seen.size) != seen.root
+    outside = Outside(kept=[read_kept(kept, VERIFIER.name)])
+    report = verify(root / "ledger", VERIFIER, lock=root / "lock", outside=outside)
+    assert [(found.level, found.kind) for found in report.findings] == [(3, "tampered")]

@@ -129,9 +129,9 @@ def test_operation_that_fails_in_any_way_ends_the_recorder_and_takes_nothing_tha
             assert isinstance(error, LedgerFull), error
             assert "start again" in str(error)
             disk = machine.disk
-            after_fault = range(disk.failed_at, len(disk.steps) + 1)
-            ends = [*after_fault] if ALL else [chance.choice(after_fault)]
-            for upto in ends:
+            # The power fails too: at once, among the last words, or behind them.
+            one = chance.randint(disk.failed_at, len(disk.steps))
+            for upto in sorted({disk.failed_at, one, len(disk.steps)}) if ALL else [one]:
                 for policy in POLICIES if ALL else (chance.choice(POLICIES),):
                     left = memory / "left"
                     machine.remains(left, upto, policy, seed=fault.at)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,11 @@ class State:
         effective.write(self.configuration, self.paths.effective)
         self.started: list[Process] = []
 
-    def start(self, wait: bool = True, prepare: Callable[[], None] | None = None) -> Process:
-        """`prepare` runs in the process before its program does."""
-        process = Process(self.paths, prepare)
+    def start(
+        self, wait: bool = True, prepare: Callable[[], None] | None = None, wrapper: Sequence[str] = ()
+    ) -> Process:
+        """`prepare` runs in the process before its program does; `wrapper` is a command that becomes it."""
+        process = Process(self.paths, prepare, wrapper)
         self.started.append(process)
         if wait:
             process.until_ready()
@@ -81,11 +83,13 @@ class State:
 class Process:
     """`python -m gatebook.recorder STATE`."""
 
-    def __init__(self, paths: Paths, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, paths: Paths, prepare: Callable[[], None] | None = None, wrapper: Sequence[str] = ()
+    ) -> None:
         self.paths = paths
         self.log = paths.state.parent / "recorder.log"
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "gatebook.recorder", str(paths.state)]
+            command = [*wrapper, sys.executable, "-m", "gatebook.recorder", str(paths.state)]
             self.popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, umask=0o077, preexec_fn=prepare
             )
