@@ -142,6 +142,7 @@ class Machine:
         self.disk = disk
         self.told = told
         self.now_us = now_us  # when the loop's clock was at its beginning
+        self.set_by_us = 0  # somebody has set the clock by so much
         self.promises: list[tuple[int, Told]] = []  # after so many steps clients had been told this
         self.stores: list[tuple[int, dict[str, bytes]]] = []  # and the SQLite files held this
         self.stands: wire.Stands | None = None
@@ -203,7 +204,7 @@ class Machine:
     # -- lives ----------------------------------------------------------------------------------------------
     def clock(self) -> int:
         assert self._loop is not None
-        return self.now_us + int((self._loop.time() - 1000.0) * 1e6)
+        return max(0, self.now_us + self.set_by_us + int((self._loop.time() - 1000.0) * 1e6))
 
     async def passes(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -248,6 +249,7 @@ class Machine:
                 reply = await client.ask(wire.Status())
                 self.stands = reply if isinstance(reply, wire.Stands) else None
                 await client.close()
+                self.gateway.starts()
                 await story(self)
         finally:
             if not running.done():
