@@ -33,6 +33,27 @@ def test_good_ledger_is_verified_at_every_level(run: Run, logged: Logged) -> Non
     assert found["records"] >= 7
 
 
+def test_account_is_the_last_word_before_the_verdict(run: Run, logged: Logged) -> None:
+    found = run("verify", "--json", "-c", str(logged.config)).json()["completeness"]
+    assert found["records"]["allowed"] == {"total": 2, "outcome": 1, "unknown": 0, "open": 1, "untold": 0}
+    assert found["records"]["denied"]["outcome"] == 1
+    assert (found["records"]["outcomes"], found["records"]["alone"]) == (3, {"none": 1})
+    assert found["starts"]["clean"] >= 4
+    assert (found["losses"], found["heartbeats"]["last"]) == ([], None)
+    lines = run("verify", "-c", str(logged.config)).out.splitlines()
+    told = lines[lines.index("completeness:") + 1 : -1]
+    first = " ".join(line.split()[0] for line in told)
+    assert first == "allowed denied outcomes other compared numbered lost heartbeats starts policies"
+    assert "  allowed    2: 1 with an outcome, 0 outcome_unknown, 1 open" in told
+
+
+def test_records_that_nobody_could_read_are_not_counted_as_none(run: Run, logged: Logged, tmp_path: Path) -> None:
+    shutil.copytree(logged.paths.ledger / "log", tmp_path / "copy" / "log")
+    key = ("--key", str(logged.paths.keys / "log.pub"))
+    assert run("verify", str(tmp_path / "copy"), *key, "--json").json()["completeness"]["records"] is None
+    assert "  records    not counted" in run("verify", str(tmp_path / "copy"), *key).out
+
+
 def flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1

@@ -24,8 +24,8 @@ def fenced(language: str, heading: str = "") -> list[str]:
 
 
 def shape(output: str) -> list[str]:
-    """Without numbers, and without the notes of this one ledger."""
-    return [NUMBER.sub("#", line) for line in output.splitlines() if not line.startswith("note:")]
+    """Without numbers, and without the notes and losses of this one ledger."""
+    return [NUMBER.sub("#", line) for line in output.splitlines() if not line.startswith(("note:", "  lost "))]
 
 
 @pytest.fixture

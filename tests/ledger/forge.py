@@ -126,8 +126,10 @@ class Forge:
         boot_id = hashlib.sha256(b"boot %d" % len(self.entries)).digest()[:16]
         self.begin([Boot(boot_id, bytes(32), size, root, clean)])
 
-    def heartbeat(self, open_: int = 0, lost: int = 0) -> None:
-        self.clear([Heartbeat(self.now_us, 0, 0, open_, 0, lost)])
+    def heartbeat(
+        self, open_: int = 0, lost: int = 0, *, decisions: int = 0, outcomes: int = 0, requests: int = 0
+    ) -> None:
+        self.clear([Heartbeat(self.now_us, decisions, outcomes, open_, requests, lost)])
 
     def stop(self) -> None:
         """A clean end: a last segment that only states the one before."""

@@ -466,7 +466,7 @@ def written(state: Path, *, count: int = 0) -> list[bytes]:
     first.append(made[:2], b"memo")
     first.sync()
     first.append(made[2:290])
-    first.append_entry(entry.Heartbeat(T0 + 7, 1, 2, 3, 4, 0))
+    first.append_entry(entry.Heartbeat(T0 + 7, 0, 0, 3, 0, 0))
     first.sync()
     publish(first)
     first.append([b'{"v":1,"kind":"torn"}'])

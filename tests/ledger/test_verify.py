@@ -13,7 +13,7 @@ from tests.ledger.forge import MINUTE, ORIGIN, T0, Forge
 
 from gatebook.errors import EnvironmentFault
 from gatebook.ledger import keys, segment
-from gatebook.ledger.entry import Anchor, Boot, Close, Erase, Loss, Policy, Segment
+from gatebook.ledger.entry import Anchor, Boot, Close, Entry, Erase, Heartbeat, Loss, Policy, Segment
 from gatebook.ledger.lock import Promise, encode_promise
 from gatebook.ledger.note import Checkpoint, Signer, sign_note
 from gatebook.ledger.tiles import Tiler
@@ -786,9 +786,10 @@ class Strict:
         self.seen.append((index, data))
         return Remark("incomplete", "is bad", "so be it") if data == b"bad" else None
 
-    def heartbeat(self, index: int, open_: int) -> Remark | None:
-        self.beats.append((index, open_))
-        return None
+    def entry(self, index: int, entry: Entry) -> list[Remark]:
+        if isinstance(entry, Heartbeat):
+            self.beats.append((index, entry.open))
+        return []
 
     def hole(self, first: int, end: int) -> None:
         self.holes.append((first, end))

@@ -86,7 +86,7 @@ class Story:
                     self.gateway.write(b"nonsense\n")
                     self.nonsense += 1
                 case 7:
-                    book.journal.enter(lambda: Heartbeat(book.now_us, 0, 0, len(book.journal.open), 0, 0))
+                    book.journal.enter(desk.log.heartbeat)
                     desk.commit()
                 case 8:
                     desk.second(70)  # files are rotated, and retired later
@@ -130,8 +130,7 @@ def judged(book: Book) -> tuple[dict[str, int], Counter[str]]:
     outcomes: Counter[str] = Counter()
     found = book.contents()
     for index, parsed in enumerate(found.parsed):
-        if isinstance(parsed, Heartbeat):
-            assert pairing.heartbeat(index, parsed.open) is None
+        assert pairing.entry(index, parsed) == []
         if index not in found.records:
             continue
         assert pairing.record(index, found.records[index]) is None
@@ -146,7 +145,9 @@ def judged(book: Book) -> tuple[dict[str, int], Counter[str]]:
             )
             outcomes[request] += 1
             assert made.decision_index == decisions.get(request, made.decision_index)
-    assert not [said for said in pairing.summary() if "wait" in said or "cannot be told" in said]
+    kinds = (pairing.totals.allowed, pairing.totals.denied)
+    assert [(kind.open, kind.untold) for kind in kinds] == [(0, 0)] * 2
+    assert (pairing.totals.repeated, pairing.totals.undecided) == (0, 0)
     return decisions, outcomes
 
 
@@ -164,6 +165,7 @@ def test_story_has_enough_of_everything(tmp_path: Path) -> None:
     assert story.booked is not None
     assert len(story.booked.contents().segments) >= 3
     assert len(story.lines) > 15
+    assert sum(isinstance(each, Heartbeat) and each.decisions > 0 for each in story.booked.contents().parsed) > 2
     story.booked.close()
     story.gateway.close()
 

@@ -98,7 +98,7 @@ def test_sender_that_is_there_at_the_end_is_answered(state: State) -> None:
         assert guard.recv(1000)
         recorder.popen.send_signal(signal.SIGTERM)
         until(lambda: state.paths.recorder_socket.exists(), "the socket")
-        guard.sendall(wire.pack(wire.Append([item(1, 0)])))
+        guard.sendall(wire.pack(wire.Append([item(1)])))
         (body,) = wire.Framer().feed(guard.recv(1000))
         assert isinstance(wire.unpack_reply(body), wire.Appended)
     assert recorder.exits() == 0
@@ -144,10 +144,10 @@ def test_heartbeat_says_no_more_than_it_can_and_counts_anew(state: State, monkey
     try:
         recorder._logs.requests = recorder._journal.decisions = 1 << 40
         monkeypatch.setattr("time.time_ns", lambda: -5_000)
-        beat = recorder._heartbeat()
+        beat = recorder._logs.heartbeat()
         assert (beat.t_us, beat.decisions, beat.requests) == (0, (1 << 32) - 1, (1 << 32) - 1)
         assert parse(encode(beat)) == beat
-        assert recorder._heartbeat().requests == 0
+        assert recorder._logs.heartbeat().requests == 0
     finally:
         recorder._logs.close()
         recorder._vault.close()
@@ -322,7 +322,7 @@ def test_disk_that_fills_up_ends_it_with_its_code_and_loses_nothing(state: State
     for number in range(1000):
         path = "/" + os.urandom(14_000).hex()
         try:
-            reply = recorder.ask(wire.Append([item(number, 0, path)]))
+            reply = recorder.ask(wire.Append([item(number, path=path)]))
         except (OSError, RecorderUnavailable):
             break
         if isinstance(reply, wire.Refused):

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gatebook.access.pairing import Pairing
+from gatebook.access.totals import Totals
+from gatebook.cli import completeness
 from gatebook.cli.evidence import kind_of, verify_proof
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
 from gatebook.cli.report import harmless, paint, say, say_json
@@ -97,10 +99,11 @@ def verify(
         report.rests_on.append(
             f"{place.keys / keys.LOG_PUB} came with the copy: whoever made that made the key too"
         )
+    totals = _totals(private, report)
     if as_json:
-        say_json(_told(report))
+        say_json({**_told(report), "completeness": completeness.told(report.account, totals)})
     else:
-        _say(report)
+        _say(report, totals)
     raise typer.Exit(report.exit_code)
 
 
@@ -204,7 +207,14 @@ def _told(report: Report) -> dict[str, Any]:
     }
 
 
-def _say(report: Report) -> None:
+def _totals(private: Private | None, report: Report) -> Totals | None:
+    """None where no record was read."""
+    if private is None or not isinstance(private.reading, Pairing) or report.levels.get(2) == "not tried":
+        return None
+    return private.reading.totals
+
+
+def _say(report: Report, totals: Totals | None) -> None:
     for finding in report.findings:
         word = paint(finding.kind, _COLOURS[finding.kind], sys.stdout)
         say(f"{word}: {harmless(finding.place)}: {harmless(finding.what)}")
@@ -222,6 +232,7 @@ def _say(report: Report) -> None:
     say("this rests on:")
     for text in report.rests_on:
         say(f"  - {harmless(text)}")
+    completeness.say_completeness(report.account, totals)
     _say_verdict(report)
 
 

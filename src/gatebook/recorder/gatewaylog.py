@@ -18,7 +18,7 @@ import structlog
 from gatebook import record, wire
 from gatebook.config.model import Configuration
 from gatebook.errors import LedgerError
-from gatebook.ledger.entry import Loss, LossReason
+from gatebook.ledger.entry import Heartbeat, Loss, LossReason
 from gatebook.recorder import memo, outcome
 from gatebook.recorder.journal import Journal, Told
 from gatebook.recorder.numbering import Missing, Numbering
@@ -30,6 +30,7 @@ from gatebook.redact import Redactor
 MAX_OPEN = 200_000
 MAX_BURIED = 4096  # at a time: one frame
 MAX_MISSING = 256  # at a time
+MAX_COUNT = (1 << 32) - 1  # what a heartbeat can say
 _LINE_BEGINS = b'{"i":"'
 
 log = structlog.get_logger("recorder")
@@ -227,6 +228,13 @@ class GatewayLog:
         self._journal.tell([self._event("gateway.log_incomplete", missing=shown)])
         for each in missing:
             self._journal.enter(_loss(each))
+
+    def heartbeat(self) -> Heartbeat:
+        """What there was since the last one. Call in the entry's place: `Journal.enter`."""
+        journal = self._journal
+        counts = (journal.decisions, journal.outcomes, len(journal.open), self.requests, self.lost)
+        journal.decisions = journal.outcomes = self.requests = self.lost = 0
+        return Heartbeat(self._now_us(), *(min(count, MAX_COUNT) for count in counts))
 
     # -- files ------------------------------------------------------------------------------------------
     def turn(self) -> None:

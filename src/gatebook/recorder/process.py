@@ -25,7 +25,6 @@ from gatebook import __version__, ownlog, record
 from gatebook.config import effective
 from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault, GatebookError
-from gatebook.ledger.entry import Heartbeat
 from gatebook.ledger.files import Files
 from gatebook.ledger.logkeys import load_log_keys, mend
 from gatebook.ledger.writer import Writer
@@ -45,7 +44,6 @@ CHECKPOINT_S = 1.0
 CHECKPOINT_ENTRIES = 8192
 HEARTBEAT_S = 60.0
 DRAIN_S = 5.0
-MAX_COUNT = (1 << 32) - 1  # what a heartbeat can say
 
 log = structlog.get_logger("recorder")
 
@@ -267,6 +265,7 @@ class Recorder:
         if self._gateway.pid() is None:
             self._logs.put_away()
         self._say("recorder.stop", open=len(self._journal.open))
+        self._journal.enter(self._logs.heartbeat)  # so that nothing stays uncounted
         self._commit()
 
     def _commit(self) -> None:
@@ -304,14 +303,8 @@ class Recorder:
             await asyncio.sleep(HEARTBEAT_S)
             for key_id in end_overlap(self._paths.keys, self._writer.retire, before=time.time()):
                 self._say("recorder.key_retired", key=key_id)
-            self._journal.enter(self._heartbeat)
+            self._journal.enter(self._logs.heartbeat)
             self._commit()
-
-    def _heartbeat(self) -> Heartbeat:
-        journal, logs = self._journal, self._logs
-        counts = (journal.decisions, journal.outcomes, len(journal.open), logs.requests, logs.lost)
-        journal.decisions = journal.outcomes = logs.requests = logs.lost = 0
-        return Heartbeat(self._clock(), *(min(count, MAX_COUNT) for count in counts))
 
     async def _checkpoints(self) -> None:
         """Sign each second, or sooner when much has come; the writing happens beside the loop."""

@@ -13,17 +13,20 @@ from typing import Protocol
 from gatebook.errors import Damaged, LedgerError, Tampered
 from gatebook.ledger import keys, segment
 from gatebook.ledger.deks import Deks
-from gatebook.ledger.entry import Heartbeat, parse
+from gatebook.ledger.entry import Entry, parse
 from gatebook.ledger.read import unwrap
 from gatebook.ledger.segment import NO_DEK, Clear, Header, Sealed
 from gatebook.ledger.verify.report import Remark, Report, entries
 
 
 class Reading(Protocol):
-    """Judges records, in the log's order."""
+    """Judges records, in the log's order, with the entries between them.
+
+    `hole`: what is there may have been records, and is not known; every record that is not given is in one.
+    """
 
     def record(self, index: int, data: bytes) -> Remark | None: ...
-    def heartbeat(self, index: int, open_: int) -> Remark | None: ...
+    def entry(self, index: int, entry: Entry) -> list[Remark]: ...
     def hole(self, first: int, end: int) -> None: ...
     def summary(self) -> list[str]: ...
 
@@ -88,8 +91,8 @@ class Content:
                 parsed = parse(entry)
             except Damaged:
                 continue  # `history` says so
-            if isinstance(parsed, Heartbeat):
-                self._remark(index, self._reading.heartbeat(index, parsed.open))
+            for remark in self._reading.entry(index, parsed):
+                self._remark(index, remark)
 
     def _remark(self, index: int, remark: Remark | None) -> None:
         if remark is not None:

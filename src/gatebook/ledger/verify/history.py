@@ -45,7 +45,6 @@ class History:
     boots: list[tuple[int, Boot]] = field(default_factory=list)
     erased: set[bytes] = field(default_factory=set)
     closed_at: int | None = None
-    policies: int = 0
     keys: list[tuple[int, Key]] = field(default_factory=list)
     _sign_us: int | None = None  # the last sign of life since a start
     _previous: bytes | None = bytes(32)  # leaf hash of the last SEGMENT; None: it is not known
@@ -71,10 +70,13 @@ class History:
             case Boot():
                 self.boots.append((index, parsed))
                 self._sign_us = None
+                self.report.account.boot(parsed)
                 if not parsed.clean:
                     self.report.note(f"entry {index}: started again after a stop that was not clean")
             case Heartbeat():
                 self.alive(index, parsed.t_us, is_heartbeat=True)
+                self.report.account.heartbeats += 1
+                self.report.account.last_us = parsed.t_us
                 if parsed.lost:
                     what = f"{parsed.lost} lines of the gateway's log could not be read"
                     self.report.found(1, "incomplete", f"entry {index}", what, "as many requests have no outcome")
@@ -86,7 +88,7 @@ class History:
             case Anchor():
                 self.report.note(f"entry {index}: anchored at size {parsed.size}; its receipt is not checked here")
             case Policy():
-                self.policies += 1
+                self.report.account.policies += 1
             case Key():
                 self.keys.append((index, parsed))
             case Close():
@@ -114,6 +116,7 @@ class History:
         self.broken = True
 
     def _loss(self, index: int, loss: Loss) -> None:
+        self.report.account.loss(loss)
         count = loss.last_seq - loss.first_seq + 1
         if loss.reason in _OWN_LOSSES:
             self.report.note(f"entry {index}: LOSS of {count} entries that nobody had been told were written")
@@ -123,7 +126,9 @@ class History:
 
     def alive(self, index: int, t_us: int, *, is_heartbeat: bool = False) -> None:
         """The log's clock at that entry. Only heartbeats are signs of life; records show that time passed."""
-        last = self._sign_us
+        last, account = self._sign_us, self.report.account
+        if last is not None:
+            account.silence_us = max(account.silence_us, t_us - last)
         if last is not None and t_us - last > MAX_SILENCE_US:
             seconds = (t_us - last) // 1_000_000
             meaning = "nothing vouches that nothing happened in that time"

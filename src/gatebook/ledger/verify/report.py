@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from gatebook.errors import Damaged, Incomplete, LedgerError, Tampered
 from gatebook.ledger.note import Checkpoint
+from gatebook.ledger.verify.account import Account
 
 MAX_FINDINGS = 1000
 MAX_NOTES = 100
@@ -56,6 +57,7 @@ class Report:
     why_not: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rests_on: list[str] = field(default_factory=list)
+    account: Account = field(default_factory=Account)
 
     @property
     def size(self) -> int:
