@@ -60,8 +60,17 @@ def test_vault_alone_names_nobody(opened: Opened, tmp_path: Path) -> None:
     vault.close()
     found = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"alice" not in found
-    with_another_key = opened(key=b"x" * 32)
-    assert with_another_key.pseudonym("subject:staff:alice") != opened().pseudonym("subject:staff:alice")
+
+
+def test_key_of_another_vault_or_with_a_bit_turned_is_refused(opened: Opened) -> None:
+    """Everybody would get a new pseudonym, and nobody would notice."""
+    vault = opened()
+    known = vault.pseudonym("alice")
+    vault.sync()
+    for key in (b"x" * 32, bytes([KEY[0] ^ 1]) + KEY[1:], KEY[:-1] + bytes([KEY[-1] ^ 128])):
+        with pytest.raises(Damaged, match=r"not of this pseudonym\.key"):
+            opened(key=key)
+    assert opened().pseudonym("alice") == known
 
 
 def test_names_that_are_no_unicode_are_told_apart(opened: Opened) -> None:

@@ -123,9 +123,20 @@ class Vault:
                 self._db.execute("PRAGMA synchronous=FULL")  # a commit is a sync: see the docstring
                 self._db.execute("PRAGMA secure_delete=ON")
                 self._make_tables()
+                self._check_key()
                 self.erasures = self._count_erasures()
         finally:
             os.umask(old)
+
+    def _check_key(self) -> None:
+        """Raises Damaged for another key than the first: everybody would get a new pseudonym, unnoticed."""
+        proof = hmac.digest(self._key, b"gatebook/vault/key", "sha256")
+        mark = int.from_bytes(proof[:4], "big", signed=True) or 1
+        (known,) = self._db.execute("PRAGMA application_id").fetchone()
+        if known == 0:
+            self._db.execute(f"PRAGMA application_id = {mark}")
+        elif known != mark:
+            raise Damaged(f"{self._path}: not of this pseudonym.key; bring back the file that it was made with")
 
     def _make_tables(self) -> None:
         """Raises Damaged for a vault of a later version: what it means is not known here."""
