@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -259,6 +259,7 @@ class Stands(msgspec.Struct, frozen=True, array_like=True, tag="stands"):
     open: int
     pid: int
     erasures: int = 0
+    outside: dict[str, Any] = {}  # who outside vouches for the ledger, by kind; for `gatebook status`
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):

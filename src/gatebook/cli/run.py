@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gatebook.cli.line import moment
 from gatebook.cli.option import DEFAULT_CONFIG, RUN, ConfigPath, Json
 from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.config.load import state_dir
@@ -71,6 +72,8 @@ def _show(answer: dict[str, Any]) -> None:
     say(f"{word}: {harmless(', '.join(answer['listen']))}")
     say(f"configuration {answer['configuration'][:16]} from {harmless(answer['file'])}")
     say(f"{answer['entries']} entries in the ledger, {answer['open_decisions']} decisions await their outcome")
+    if "timestamps" in answer["outside"]:
+        say(_stamps(answer["outside"]["timestamps"]))
     table = Table(box=None, pad_edge=False)
     for heading in ("process", "pid", "for", "restarts"):
         table.add_column(heading, justify="left" if heading == "process" else "right")
@@ -78,6 +81,18 @@ def _show(answer: dict[str, Any]) -> None:
         since = f"{process['since_s']} s" if "since_s" in process else "down"
         table.add_row(process["role"], str(process["pid"] or ""), since, str(process["restarts"]))
     Console(highlight=False).print(table)
+
+
+def _stamps(stands: dict[str, Any]) -> str:
+    last, failing = stands["last"], stands["failing"]
+    said = "time stamps: none yet"
+    if last is not None:
+        by = f" by {last['authority']}" if last["authority"] else ""
+        said = f"time stamps: the last one {moment(last['time_us'])}, over {last['size']} entries{by}"
+    if failing is not None:
+        why = f"failing since {moment(failing['since_us'])}: {failing['why']}"
+        return f"{harmless(said)}; {paint(harmless(why), '31', sys.stdout)}"
+    return harmless(said)
 
 
 def register(app: typer.Typer) -> None:

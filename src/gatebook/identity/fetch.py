@@ -1,4 +1,4 @@
-"""Asks a provider something over HTTP: for its keys, or about a token.
+"""Asks a provider something over HTTP: for its keys, or about a token; or an authority for a time stamp.
 
 In: URLs that the configuration names, or a provider that it names. Out: the body of a plain 200, or `Unusable`,
 which says in a few words what is wrong. Answers are bounded in size and time, redirects and compressed bodies are
@@ -95,11 +95,14 @@ async def ask(
     max_bytes: int,
     form: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
+    content: bytes | None = None,
 ) -> bytes:
-    """The body of a plain 200 to a GET, or to a POST of `form`. Raises Unusable, or httpx2's errors."""
-    method = "GET" if form is None else "POST"
+    """The body of a plain 200 to a GET, or to a POST of `form` or `content`. Raises Unusable, or httpx2's."""
+    method = "GET" if form is None and content is None else "POST"
     sent = {**_HEADERS, **(headers or {})}
-    async with client.stream(method, url, headers=sent, data=form, follow_redirects=False) as answer:
+    async with client.stream(
+        method, url, headers=sent, data=form, content=content, follow_redirects=False
+    ) as answer:
         place = urlsplit(url).path
         if answer.status_code != 200:
             what = "a redirect, which is refused" if answer.is_redirect else f"status {answer.status_code}"

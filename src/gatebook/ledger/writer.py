@@ -36,7 +36,7 @@ from gatebook.ledger.entry import (
 from gatebook.ledger.files import Files, full
 from gatebook.ledger.growing import MAX_RECORDS, Growing, Segments
 from gatebook.ledger.keys import Recipient
-from gatebook.ledger.lock import Held
+from gatebook.ledger.lock import Held, Promise
 from gatebook.ledger.note import Signer, Verifier
 from gatebook.ledger.publish import Plan, Publisher
 from gatebook.ledger.recovery import Recovered, entries_from, recover
@@ -159,6 +159,12 @@ class Writer:
     def synced(self) -> int:
         """How many entries are durable, and so may be acknowledged."""
         return self._tiler.size
+
+    @property
+    def promise(self) -> Promise:
+        """The last checkpoint that was signed."""
+        assert self._publisher.promise is not None  # noqa: S101 - `open` signs one
+        return self._publisher.promise
 
     def append(self, records: Sequence[bytes], memo: bytes = b"") -> int:
         """One frame of records; the index of the first. Durable after `sync`, the memo with them.

@@ -25,7 +25,9 @@ from gatebook import __version__, ownlog, record
 from gatebook.config import effective
 from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault, GatebookError
+from gatebook.ledger.entry import Anchor
 from gatebook.ledger.files import Files
+from gatebook.ledger.lock import Promise
 from gatebook.ledger.logkeys import load_log_keys, mend
 from gatebook.ledger.writer import Writer
 from gatebook.paths import Paths, check_private, make_private
@@ -35,6 +37,7 @@ from gatebook.recorder.keyring import Readers, end_overlap
 from gatebook.recorder.once import Once
 from gatebook.recorder.orders import Hands, obey
 from gatebook.recorder.service import Connection, Service
+from gatebook.recorder.stamping import Office, Stamping
 from gatebook.recorder.tail import discard
 from gatebook.recorder.vault import Vault
 from gatebook.recorder.worker import Workers, machine
@@ -157,7 +160,11 @@ class Recorder:
             failed=self._fail,
             prepare=self._prepare,
             obey=lambda verb, parameters: obey(self._hands(), verb, parameters),
+            outside=self._outside,
         )
+        office = Office(self._sign, self._anchor, lambda event, detail: self._say(event, **detail), clock)
+        self._stamping = Stamping(paths.ledger / "log" / "anchors", office, files)
+        self._stamping.configure(configuration.timestamps)
         self._gateway = Gateway(paths.nginx / "nginx.pid")
         if self._journal.cursor is None:
             discard(paths.logs)  # no gateway was ever started by this ledger: the recorder comes first
@@ -191,6 +198,7 @@ class Recorder:
             self._configuration = configuration
             self._vault.period_s = configuration.audit.pseudonym_period
             self._logs.configure(configuration)
+            self._stamping.configure(configuration.timestamps)
 
         return switch
 
@@ -221,7 +229,7 @@ class Recorder:
             raise self._error
         server = await self._listen()
         log.info("ready", entries=self._writer.synced, clean=clean, open=waiting)
-        work = (self._follow, self._each_second, self._heartbeats, self._checkpoints)
+        work = (self._follow, self._each_second, self._heartbeats, self._checkpoints, self._stamping.run)
         tasks = [loop.create_task(self._watched(each)) for each in work]
         await self._stop.wait()
         for task in tasks:
@@ -252,6 +260,9 @@ class Recorder:
             connection.close()
         if self._error is None:
             self._last_words()
+        if self._error is None:
+            await self._watched(self._stamping.at_close)
+            self._commit()
         self._logs.close()
         self._vault.close()
         self._once.close()
@@ -318,6 +329,24 @@ class Recorder:
             if plan is not None:
                 await loop.run_in_executor(None, plan.write)
                 self._checkpointed = self._writer.synced
+
+    # -- who outside vouches for it ---------------------------------------------------------------------
+    async def _sign(self) -> Promise:
+        """A checkpoint whose last entry but a few says what time it is."""
+        self._journal.enter(self._logs.heartbeat)
+        self._commit()
+        plan = self._writer.plan_checkpoint()
+        if plan is not None:
+            await asyncio.get_running_loop().run_in_executor(None, plan.write)
+        return self._writer.promise
+
+    def _anchor(self, entry: Anchor) -> None:
+        self._journal.enter(lambda: entry)
+        self._commit()
+
+    def _outside(self) -> dict[str, Any]:
+        stamps = self._stamping.status()
+        return {} if stamps is None else {"timestamps": stamps}
 
 
 def _unforeseen(error: BaseException) -> BaseException | None:

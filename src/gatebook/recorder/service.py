@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from typing import Any
 
 from gatebook import wire
 from gatebook.errors import EnvironmentFault, UsageError
@@ -26,7 +27,7 @@ from gatebook.recorder.worker import MAX_PID
 class Service:
     """`failed` hears of the error that ended it. `prepare` makes ready what an Apply asks for, raising
     EnvironmentFault where that cannot be; what it returns is called once the change is on record. `obey` carries
-    out an order (orders.obey)."""
+    out an order (orders.obey). `outside` tells who vouches for the ledger."""
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Service:
         failed: Callable[[BaseException], None],
         prepare: Callable[[bytes], Callable[[], None]],
         obey: Callable[[str, bytes], bytes],
+        outside: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._writer = writer
         self._journal = journal
@@ -46,6 +48,7 @@ class Service:
         self._failed = failed
         self._prepare = prepare
         self._obey = obey
+        self._outside = outside
         self._asked: list[tuple[Connection, wire.Message]] = []
         self._scheduled = False
         self._policy_version = 0
@@ -116,7 +119,13 @@ class Service:
                 except (EnvironmentFault, UsageError) as error:
                     return wire.Refused(str(error))
             case wire.Status():
-                return wire.Stands(self._writer.synced, len(self._journal.open), os.getpid(), self._vault.erasures)
+                return wire.Stands(
+                    self._writer.synced,
+                    len(self._journal.open),
+                    os.getpid(),
+                    self._vault.erasures,
+                    self._outside(),
+                )
 
     def _append(self, items: list[wire.Item], done: Callable[[int], None]) -> wire.Refused | None:
         if not 1 <= len(items) <= MAX_FRAME_RECORDS:

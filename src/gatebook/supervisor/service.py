@@ -202,6 +202,7 @@ class Supervisor:
             "listen": self.listening(),
             "entries": stands.size if stands is not None else None,
             "open_decisions": stands.open if stands is not None else None,
+            "outside": stands.outside if stands is not None else {},
             "processes": [child.status() for child in self.children],
         }
 
