@@ -47,6 +47,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "grants": "config record paths identity ledger recorder errors",
         # The trial's judge and the guard's own policy; what a record keeps, the redactor knows.
         "replay": "config record policy redact scrub trial identity.types errors",
+        # What people are shown of a bundle is what `access` makes of its records.
+        "evidence": "config record paths access ledger errors",
         "starter": "config paths certificates errors ledger.keys",
         # What is wrong with authorities and revocation lists, the guard's own readers say.
         "preflight": "config paths certificates policy limits redact gateway errors ledger.keys"
@@ -55,7 +57,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "supervisor": "config record wire paths preflight gateway recorder grants ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
-        " sealed replay holds serve_log witness ownlog scrub errors",
+        " sealed replay evidence holds serve_log witness ownlog scrub errors",
         "__main__": "cli",
         "__init__": "",
     }.items()
@@ -71,6 +73,7 @@ ONLY_FOR = {
 # Package from PyPI -> the only parts that may import it.
 OUTSIDE_ONLY_FOR = {
     "ruamel": {"config"},  # only `config` knows YAML
+    "jinja2": {"evidence"},
     "crossplane": {"gateway"},  # nginx's configuration is data everywhere else
     "typer": {"cli"},
     "cel_expr_python": {"policy"},

@@ -99,6 +99,11 @@ class Paths:
         return self.state / "effective.json"
 
     @property
+    def checkpoints(self) -> Path:
+        """Those that ranges of the log were exported with, so that the next export of a range is the same."""
+        return self.state / "checkpoints"
+
+    @property
     def nginx(self) -> Path:
         return self.state / "nginx"
 

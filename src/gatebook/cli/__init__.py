@@ -73,6 +73,7 @@ def _register() -> None:
         "log",
         "show",
         "prove",
+        "bundle",
         "verify",
         "serve_log",
         "witness",

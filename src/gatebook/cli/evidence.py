@@ -1,4 +1,4 @@
-"""What `gatebook verify` says of a file that was handed over: a proof of one record. No logic."""
+"""What `gatebook verify` says of a file that was handed over: a proof of one record, or a bundle. No logic."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from gatebook import record
 from gatebook.cli.line import moment
 from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.errors import Damaged, EnvironmentFault, LedgerError
+from gatebook.evidence.check import Checked, check
+from gatebook.evidence.examine import Progress
 from gatebook.ledger.note import Verifier
 from gatebook.ledger.proof import MAX_PROOF_BYTES, Proven, check_proof, parse_proof
+from gatebook.ledger.verify.report import entries
 
 
 def verify_proof(path: Path, verifier: Verifier, *, as_json: bool) -> None:
@@ -38,6 +41,63 @@ def verify_proof(path: Path, verifier: Verifier, *, as_json: bool) -> None:
         say(f"  - {harmless(text)}")
     what = f"entry {proven.index} of {checkpoint.origin} is this record, byte for byte"
     say(f"{paint('verified', '32', sys.stdout)}: {what}")
+
+
+def verify_bundle(path: Path, verifier: Verifier | None, progress: Progress) -> Checked:
+    """Raises LedgerError when it is no bundle of this log at all; what else is wrong is in its report."""
+    try:
+        return check(path, verifier, progress)
+    except LedgerError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def bundle_told(checked: Checked) -> dict[str, Any]:
+    claims, examined, report = checked.manifest, checked.examined, checked.report
+    return {
+        "verified": report.worst is None,
+        "worst": report.worst,
+        "origin": claims.origin,
+        "size": claims.size,
+        "root": claims.root,
+        "since": claims.since,
+        "until": claims.until,
+        "first": claims.first,
+        "end": claims.end,
+        "filters": claims.filters,
+        "records": examined.disclosed,
+        "withheld": examined.withheld,
+        "erased": examined.erased,
+        "requests": examined.tally.verdicts._asdict(),
+        "outcome_unknown": examined.tally.unknown,
+        "entries": dict(sorted(examined.kinds.items())),
+        "time_stamps": [stamp.size for stamp in checked.stamps],
+        "counts": dict(report.counts),
+        "findings": [finding._asdict() for finding in report.findings],
+        "notes": report.notes,
+        "rests_on": report.rests_on,
+    }
+
+
+def say_covered(checked: Checked) -> None:
+    claims, examined = checked.manifest, checked.examined
+    asked = "".join(f", {name} {value} alone" for name, value in claims.filters.items())
+    say(harmless(f"log       {claims.origin}, {claims.size} entries, root {claims.root}"))
+    say(harmless(f"range     {claims.since} to {claims.until}{asked}"))
+    kinds = ", ".join(f"{count} {kind.upper()}" for kind, count in sorted(examined.kinds.items()))
+    where = entries(claims.first, claims.end) if claims.end > claims.first else "no entry"
+    say(f"covered   {where}{': ' if kinds else ''}{kinds}")
+    counts = examined.tally.verdicts
+    say(f"requests  {counts.allowed} allowed, {counts.denied} denied, {counts.refused} refused by the gateway")
+
+
+def bundle_summary(checked: Checked) -> str:
+    examined = checked.examined
+    said = f"{examined.disclosed} records"
+    if examined.withheld:
+        said += f", {examined.withheld} of the range not disclosed"
+    if examined.erased:
+        said += f" ({examined.erased} of them erased on purpose)"
+    return said
 
 
 def _proven(path: Path, verifier: Verifier) -> Proven:

@@ -61,7 +61,7 @@ def log(
     """
     if follow and until is not None:
         raise typer.BadParameter("what is still to come is never before it", param_hint="--until with --follow")
-    only = _filter(
+    only = filter_of(
         since, until, identity, route, status, verdict, reason, method, shadow_differs, signals, everything
     )
     if limit is None:
@@ -88,7 +88,7 @@ def log(
         told = tell_gaps(opened, told)
 
 
-def _filter(
+def filter_of(
     since: str | None,
     until: str | None,
     identity: str | None,

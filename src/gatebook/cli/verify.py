@@ -15,7 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gatebook.access.pairing import Pairing
 from gatebook.access.totals import Totals
 from gatebook.cli import completeness
-from gatebook.cli.evidence import kind_of, verify_proof
+from gatebook.cli.evidence import (
+    bundle_summary,
+    bundle_told,
+    kind_of,
+    say_covered,
+    verify_bundle,
+    verify_proof,
+)
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
 from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.config.load import state_dir
@@ -49,7 +56,7 @@ def verify(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A proof, or a copy of a state folder or of its ledger. Default: this deployment.",
+            help="A proof, a bundle, or a copy of a state folder or of its ledger. Default: this deployment.",
             show_default=False,
         ),
     ] = None,
@@ -75,7 +82,7 @@ def verify(
     Needs no key but the log's public one; with a reader's key every record is checked as well. May be used
     beside a running gatebook. Exit codes: 0 verified, 11 damaged, 12 tampered, 13 incomplete.
 
-    A proof that `gatebook prove` wrote is checked by itself: it needs the log's public key and nothing else.
+    A proof or a bundle of evidence is checked by itself, offline, with the log's public key and nothing else.
 
     Example: `gatebook verify`, or `gatebook verify x.tlog-proof --key log.pub`
     """
@@ -108,11 +115,28 @@ def verify(
 
 
 def _verify_file(path: Path, key: str | None, config: Path, as_json: bool) -> None:
-    kind_of(path)
-    if key is None and not config.exists():
+    kind = kind_of(path)
+    if key is not None:
+        verifier: Verifier | None = named_key(key)
+    elif config.exists():
+        verifier, _ = _verifier(_place(None, config), None, is_copy=False)
+    elif kind == "proof":
         raise EnvironmentFault(f"{path}: name the log's public key by --key, as you were given it")
-    verifier, _ = _verifier(_place(None, config), key, is_copy=False) if key is None else (named_key(key), False)
-    verify_proof(path, verifier, as_json=as_json)
+    else:
+        verifier = None
+    if kind == "proof" and verifier is not None:
+        verify_proof(path, verifier, as_json=as_json)
+        return
+    with _progress(quiet=as_json) as progress:
+        checked = verify_bundle(path, verifier, progress)
+    if as_json:
+        say_json(bundle_told(checked))
+    else:
+        _say_findings(checked.report)
+        say_covered(checked)
+        _say_grounds(checked.report)
+        _say_verdict(checked.report, bundle_summary(checked))
+    raise typer.Exit(checked.report.exit_code)
 
 
 def named_key(key: str) -> Verifier:
@@ -215,6 +239,18 @@ def _totals(private: Private | None, report: Report) -> Totals | None:
 
 
 def _say(report: Report, totals: Totals | None) -> None:
+    _say_findings(report)
+    for level, checks in LEVELS.items():
+        result = report.levels.get(level, "not tried")
+        colour = {"passed": "32", "failed": "31"}.get(result, "33")
+        why = f": {report.why_not[level]}" if level in report.why_not else ""
+        say(f"level {level}  {paint(f'{result:9}', colour, sys.stdout)}  {checks}{harmless(why)}")
+    _say_grounds(report)
+    completeness.say_completeness(report.account, totals)
+    _say_verdict(report, f"{report.size} entries in {report.segments} segments, {report.records} records read")
+
+
+def _say_findings(report: Report) -> None:
     for finding in report.findings:
         word = paint(finding.kind, _COLOURS[finding.kind], sys.stdout)
         say(f"{word}: {harmless(finding.place)}: {harmless(finding.what)}")
@@ -222,22 +258,17 @@ def _say(report: Report, totals: Totals | None) -> None:
     hidden = sum(report.counts.values()) - len(report.findings)
     if hidden:
         say(f"and {hidden} more findings")
-    for level, checks in LEVELS.items():
-        result = report.levels.get(level, "not tried")
-        colour = {"passed": "32", "failed": "31"}.get(result, "33")
-        why = f": {report.why_not[level]}" if level in report.why_not else ""
-        say(f"level {level}  {paint(f'{result:9}', colour, sys.stdout)}  {checks}{harmless(why)}")
+
+
+def _say_grounds(report: Report) -> None:
     for text in report.notes:
         say(f"note: {harmless(text)}")
     say("this rests on:")
     for text in report.rests_on:
         say(f"  - {harmless(text)}")
-    completeness.say_completeness(report.account, totals)
-    _say_verdict(report)
 
 
-def _say_verdict(report: Report) -> None:
-    what = f"{report.size} entries in {report.segments} segments, {report.records} records read"
+def _say_verdict(report: Report, what: str) -> None:
     if report.worst is None:
         say(f"{paint('verified', '32', sys.stdout)}: {what}")
         return

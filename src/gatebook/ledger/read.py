@@ -40,6 +40,15 @@ class Gap(NamedTuple):
     why: str
 
 
+class Piece(NamedTuple):
+    """What a frame holds. Of a sealed one: when it was sealed, and (salt, record) of each entry, if it opens."""
+
+    first_index: int
+    entries: list[bytes]
+    sealed_us: int | None
+    records: list[tuple[bytes, bytes]]
+
+
 class SegmentFile:
     """One segment: which frames it has, and their bytes. Frames at its end that are not whole do not count."""
 
@@ -245,22 +254,57 @@ class Reader:
 
     def disclosed(self, start: int, end: int) -> Iterator[tuple[int, bytes, bytes]]:
         """(index, salt, record) of what can be read from `start` on, below `end`. A salt opens its entry."""
+        for piece in self.pieces(start, end):
+            for index, (salt, data) in enumerate(piece.records, piece.first_index):
+                if start <= index < end:
+                    yield index, salt, data
+
+    def pieces(self, start: int, end: int) -> Iterator[Piece]:
+        """The frames that hold any entry from `start` on, below `end`, in order."""
         first = max(bisect_right(self._starts, start) - 1, 0)
         for number in range(first, len(self._paths)):
             if self._starts[number] >= end:
                 return
-            part = self._spans(number, start)
-            if part is None:
+            try:
+                found = self._segment(self._paths[number])
+            except Damaged as error:
+                self._gap(self._starts[number], self._end(number) - self._starts[number], str(error))
                 continue
-            found, spans, opened = part
-            for span in spans:
-                if span.place.first_index >= end:
-                    return
-                records = self._open(found, span, opened)
-                salts = segment.salts(opened, span.place.first_record, len(records))
-                for index, (salt, data) in enumerate(zip(salts, records, strict=True), span.place.first_index):
-                    if start <= index < end:
-                        yield index, salt, data
+            for span in found.spans:
+                at = span.place.first_index
+                if start < at + span.n and at < min(end, self._end(number)):
+                    yield self._piece(found, span)
+
+    def _end(self, number: int) -> int:
+        return self._starts[number + 1] if number + 1 < len(self._starts) else self.size
+
+    def _piece(self, found: SegmentFile, span: Span) -> Piece:
+        at = span.place.first_index
+        try:
+            frame = found.frame(span)
+        except (Damaged, OSError) as error:
+            self._gap(at, span.n, f"{found.path.name}: {error}")
+            return Piece(at, [], None, [])
+        if not isinstance(frame, segment.Sealed):
+            return Piece(at, frame.entries, None, [])
+        opened = self._keys(found.header)
+        if isinstance(opened, str):
+            self._gap(at, span.n, opened)
+            return Piece(at, frame.entries, frame.t_min_us, [])
+        records = self._open(found, span, opened)
+        salts = segment.salts(opened, span.place.first_record, len(records))
+        return Piece(at, frame.entries, frame.t_min_us, list(zip(salts, records, strict=True)))
+
+    def begun(self) -> list[tuple[int, int]]:
+        """(first index, when it was begun) of each segment whose header can be read, in order."""
+        times = []
+        for start, path in zip(self._starts, self._paths, strict=True):
+            try:
+                with path.open("rb") as stream:
+                    times.append((start, segment.parse_header(stream.read(segment.HEADER_BYTES)).created_us))
+            except (Damaged, OSError):
+                continue
+        return times
 
     def _find(self, index: int) -> tuple[SegmentFile | None, Span | None]:
         number = bisect_right(self._starts, index) - 1
