@@ -72,7 +72,9 @@ class Place:
 
 
 def beat(minute: int) -> Entry:
-    return Heartbeat(T0 + minute * MINUTE_US, 1, 1, 1000, 1, 0)
+    """Of one request since the last."""
+    since = int(minute > 0)
+    return Heartbeat(T0 + minute * MINUTE_US, since, since, 1000, since, 0)
 
 
 def at(minute: int) -> str:
