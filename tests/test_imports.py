@@ -51,8 +51,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "evidence": "config record paths access ledger errors",
         "starter": "config paths certificates errors ledger.keys",
         # What is wrong with authorities and revocation lists, the guard's own readers say.
-        "preflight": "config paths certificates policy limits redact gateway errors ledger.keys"
-        " identity.chain identity.crl_watch",
+        "preflight": "config paths certificates policy limits redact gateway errors ledger.keys ledger.quorum"
+        " witness.asking identity.chain identity.crl_watch",
         "serve_log": "ledger errors",
         "supervisor": "config record wire paths preflight gateway recorder grants ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",

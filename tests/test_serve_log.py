@@ -164,6 +164,8 @@ def test_time_stamps_are_given_with_their_types(served: Served) -> None:
     assert served.get("anchors/6.tsr").headers["Content-Type"] == "application/timestamp-reply"
     assert served.get("anchors/6.checkpoint").content == b"text\n"
     assert served.get("anchors/06.tsr").status_code == 404
+    (served.log / "anchors" / "6.cosigned").write_bytes(b"note\n")
+    assert served.get("anchors/6.cosigned").content == b"note\n"
     assert served.get("anchors/").status_code == 404
 
 

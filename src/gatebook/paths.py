@@ -94,6 +94,11 @@ class Paths:
         return self.state / "holds.json"
 
     @property
+    def witnesses(self) -> Path:
+        """What each witness did last."""
+        return self.state / "witnesses.json"
+
+    @property
     def effective(self) -> Path:
         """The configuration in force, as JSON; what guards and recorder read."""
         return self.state / "effective.json"

@@ -24,12 +24,14 @@ from gatebook.config import secret
 from gatebook.config.load import examine, locate, rest_of
 from gatebook.config.model import Configuration, Listener, ProviderClient, Secret
 from gatebook.config.source import Location
-from gatebook.errors import EnvironmentFault, GatebookError, Problem
+from gatebook.errors import ConfigError, EnvironmentFault, GatebookError, Problem
 from gatebook.gateway import nginx, render
 from gatebook.identity.chain import Authorities
 from gatebook.identity.crl_watch import problem_of
 from gatebook.ledger import keys
+from gatebook.ledger.quorum import parse_trust
 from gatebook.paths import Paths, check_private
+from gatebook.witness.asking import url_problem
 
 
 class Preflight(NamedTuple):
@@ -162,6 +164,8 @@ def _authorities(configuration: Configuration) -> Findings:
     for name, provider in configuration.identity.items():
         if provider.type in ("oidc", "introspection"):
             named.append((("identity", name, "ca"), provider.ca))
+    if configuration.witnesses is not None:
+        named.append((("witnesses", "ca"), configuration.witnesses.ca))
     if configuration.timestamps is not None:
         named.append((("timestamps", "certificates"), configuration.timestamps.certificates))
     for location, path in named:
@@ -169,6 +173,31 @@ def _authorities(configuration: Configuration) -> Findings:
             pem = yield from _pem(path, location, secret=False)
             if pem is not None:
                 yield from _about(path, location, certificates.check_ca(pem))
+
+
+def _witnesses(configuration: Configuration) -> Findings:
+    """The policy of witnesses: whole, and with somebody in it who can be asked."""
+    if configuration.witnesses is None:
+        return
+    path, where = configuration.witnesses.policy, ("witnesses", "policy")
+    yield from (found := list(_file(path, where, secret=False)))
+    if found:
+        return
+    try:
+        trust = parse_trust(path.read_bytes(), str(path))
+    except ConfigError as error:
+        for problem in error.problems:
+            yield _Finding(where, str(problem))
+        return
+    asked = [witness for witness in trust.witnesses if witness.url is not None]
+    if not asked:
+        yield _Finding(where, f"{path}: no witness has a URL, so nobody is asked", "witness <name> <vkey> <url>")
+    for witness in asked:
+        if wrong := url_problem(witness.url or ""):
+            yield _Finding(where, f"{path}: the URL of {witness.name} {wrong}", "https://...")
+    if trust.logs and not any(log.verifier.name == configuration.origin for log in trust.logs):
+        said = f"{path}: lists logs, but not {configuration.origin}: by this policy our own log counts for nothing"
+        yield _Finding(where, said, "a line log <vkey of state/keys/log.pub>", fatal=False)
 
 
 def _secrets(configuration: Configuration) -> Findings:
@@ -331,6 +360,7 @@ _CHECKS: tuple[Callable[[Configuration], Findings], ...] = (
     _state,
     _tls,
     _authorities,
+    _witnesses,
     _secrets,
     _clients,
     _addresses,

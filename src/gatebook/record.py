@@ -147,6 +147,9 @@ ALERTS: dict[str, AlertKind] = {
         "high", "A refresh token was used a second time: it has been copied, or its answer was lost"
     ),
     "refresh_foreign": AlertKind("high", "A client presented the refresh token of another client"),
+    "witness_disagrees": AlertKind(
+        "high", "A witness has seen another history of this log: it was rewritten, or put back to an older state"
+    ),
     "secret_guessing": AlertKind("medium", "Somebody tries secrets of a client of the token service"),
 }
 

@@ -46,8 +46,12 @@ ASK_EACH_TIME: Final = "no-cache"
 _TILE: Final = re.compile(
     rb"/tile/(?P<kind>entries|[0-7])/(?P<number>(?:x[0-9]{3}/){0,5}[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?"
 )
-_ANCHOR: Final = re.compile(rb"/(anchors/(?:0|[1-9][0-9]{0,18})\.(checkpoint|tsr))")
-_STAMP_TYPES: Final = {"checkpoint": "text/plain; charset=utf-8", "tsr": "application/timestamp-reply"}
+_ANCHOR: Final = re.compile(rb"/(anchors/(?:0|[1-9][0-9]{0,18})\.(checkpoint|tsr|cosigned))")
+_STAMP_TYPES: Final = {
+    "checkpoint": "text/plain; charset=utf-8",
+    "cosigned": "text/plain; charset=utf-8",
+    "tsr": "application/timestamp-reply",
+}
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -144,11 +148,11 @@ class Log:
 
     def answer(self, path: bytes, known: str) -> Response:
         """`known`: the ETag of what the asker has already."""
-        if path == b"/checkpoint":
-            return self._checkpoint(known)
         if path == b"/" + KEYS_FILE.encode():
             keys = self._folder.read(KEYS_FILE, MAX_KEYS_BYTES)
             return _give(keys.data, "text/plain; charset=utf-8", ASK_EACH_TIME) if keys else _missing()
+        if path in (b"/checkpoint", b"/cosigned"):
+            return self._checkpoint(path[1:].decode(), known)
         tile = parse_tile_path(path)
         if tile is not None:
             return self._tile(tile)
@@ -159,8 +163,8 @@ class Log:
                 return _give(found.data, _STAMP_TYPES[anchor[2].decode()], FOR_A_DAY)
         return _missing()
 
-    def _checkpoint(self, known: str) -> Response:
-        found = self._folder.read("checkpoint", MAX_NOTE_BYTES)
+    def _checkpoint(self, name: str, known: str) -> Response:
+        found = self._folder.read(name, MAX_NOTE_BYTES)
         if found is None:
             return _missing()
         # No answer goes by the file's time: two checkpoints may be of the same second.

@@ -19,6 +19,7 @@ from tests.ports import free_port
 from gatebook import certificates, starter
 from gatebook.config.load import load
 from gatebook.gateway import render
+from gatebook.ledger.note import Cosigner, Signer
 from gatebook.paths import Paths, make_private
 
 Run = Callable[..., Any]
@@ -435,3 +436,33 @@ def test_revocation_lists_that_are_of_no_use_are_warned_of(made: Deployment) -> 
     assert "a list has run out" in warning()
     path.write_bytes(authority.crl())
     assert made.warnings() == []
+
+
+def test_policy_of_witnesses(made: Deployment) -> None:
+    made.change("identity:\n", "witnesses: {policy: witnesses.policy, ca: tls/broken.pem}\nidentity:\n")
+    put(made, "broken.pem", b"nonsense")
+    said = made.problems()
+    assert len(said) == 2
+    assert said[0].startswith("witnesses.policy: ")
+    assert "no such file" in said[0]
+    assert said[1].startswith("witnesses.ca: ")
+    made.change(", ca: tls/broken.pem", "")
+    policy = made.folder / "witnesses.policy"
+    keys = [Cosigner(f"witness.example/{n}", bytes([n]) * 32).vkey for n in range(3)]
+    policy.write_text(f"witness a {keys[0]}\nwitnes b {keys[1]} https://b.example/\nquorum c\n")
+    said = made.problems()
+    assert ["2:1: 'witnes' is no line" in said[0], "3:8: 'c' is no witness" in said[1]] == [True, True]
+    policy.write_text(f"witness a {keys[0]}\nquorum a\n")
+    assert "nobody is asked" in made.problems()[0]
+    policy.write_text(
+        f"witness a {keys[0]} http://a.example/\nwitness b {keys[1]} ftp://b.example/\n"
+        f"witness c {keys[2]} https://user:secret@c.example/\nquorum none\n"
+    )
+    said = made.problems()
+    assert [name in said[at] for at, name in enumerate(["URL of a ", "URL of b ", "URL of c "])] == [True] * 3
+    assert "secret" not in "".join(said)
+    policy.write_text(
+        f"log {Signer('other/log', b'o' * 32).vkey}\nwitness a {keys[0]} https://a.example/w\nquorum a\n"
+    )
+    assert made.problems() == []
+    assert "but not acme/node-1" in made.warnings()[0]

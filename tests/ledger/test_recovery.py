@@ -17,7 +17,7 @@ from tests.ledger.disk import Disk, Policy, after_crash
 from gatebook.errors import Damaged, Tampered
 from gatebook.ledger.entry import PRODUCER, LossReason
 from gatebook.ledger.lock import Promise, encode_promise
-from gatebook.ledger.note import Checkpoint, Signer, Verifier, sign_note
+from gatebook.ledger.note import Checkpoint, Cosigner, Signer, Verifier, sign_note
 from gatebook.ledger.recovery import Found, recover
 from gatebook.ledger.segment import Memo, Sealed, parse_frames, parse_header
 
@@ -80,7 +80,24 @@ def settling(caller: Caller) -> None:
     caller.add(2)
 
 
-STORIES: dict[str, Story] = {story.__name__: story for story in (groups, rolling, closing, again, settling)}
+def cosigning(caller: Caller) -> None:
+    """Witnesses' lines come for the newest checkpoint, for one that was overtaken, and again for the newest."""
+    witness = Cosigner("witness.example/w1", b"w" * 32)
+    for late in (0, 2, 0):
+        caller.add(3)
+        caller.checkpoint()
+        promise = caller.writer.promise
+        if late:
+            caller.add(late)
+            caller.checkpoint()
+        note = promise.note + str(witness.cosign(promise.checkpoint.text(), 1)).encode()
+        caller.writer.show_cosigned(promise.checkpoint, note, newest=True, receipt=not late)
+    caller.close()
+
+
+STORIES: dict[str, Story] = {
+    story.__name__: story for story in (groups, rolling, closing, again, settling, cosigning)
+}
 
 
 def tell(story: str, root: Path) -> Disk:

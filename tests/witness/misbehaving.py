@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-
-Script = Callable[[bytes], bytes]
+from collections.abc import AsyncIterator
 
 
 class Misbehaving:
@@ -18,16 +16,24 @@ class Misbehaving:
         self.close = close
         self.asked: list[bytes] = []
         self.connections = 0
+        self._talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self.url = ""
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[Misbehaving]:
-        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._begin, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/w"
         try:
             yield self
         finally:
             server.close()
+            for talk, writer in list(self._talks.items()):
+                writer.close()
+                talk.cancel()
+            await asyncio.gather(*self._talks, return_exceptions=True)
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._talks[asyncio.get_running_loop().create_task(self._talk(reader, writer))] = writer
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

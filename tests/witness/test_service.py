@@ -7,9 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +15,10 @@ import httpx2
 import pytest
 from tests.ports import free_port
 from tests.witness.logs import Log
+from tests.witness.running import Running, gatebook
 
 from gatebook.identity.fetch import new_client
-from gatebook.ledger.note import Verifier, check_note
+from gatebook.ledger.note import check_note
 from gatebook.witness.asking import Answer, Conflict, Contradicted, Failed, Vouched, ask
 from gatebook.witness.protocol import MAX_REQUEST_BYTES, SIZE_TYPE, Request
 from gatebook.witness.state import origin_hash
@@ -28,50 +26,13 @@ from gatebook.witness.state import origin_hash
 LOG = Log()
 
 
-def gatebook(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gatebook", "witness", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+def asked(witness: Running, log: Log, old: int, new: int) -> Answer:
+    async def run() -> Answer:
+        async with new_client(None, 10.0) as client:
+            request = Request(old, log.proof(old, new), log.note(new))
+            return await ask(client, witness.url, witness.verifier, request, 10.0, time.time())
 
-
-class Running:
-    """`gatebook witness serve`, on a port that stays the same over restarts."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.verifier = Verifier.from_vkey((folder / "witness.pub").read_text())
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "gatebook", "witness", "serve", str(self.folder)]
-        self.process = subprocess.Popen(
-            [*command, "--listen", f"127.0.0.1:{self.port}"], stderr=subprocess.DEVNULL
-        )
-        for _ in range(400):
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
-                return
-            time.sleep(0.05)
-        raise AssertionError("the witness does not listen")
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(timeout=30)
-
-    def ask(self, log: Log, old: int, new: int) -> Answer:
-        async def run() -> Answer:
-            async with new_client(None, 10.0) as client:
-                request = Request(old, log.proof(old, new), log.note(new))
-                return await ask(client, self.url, self.verifier, request, 10.0, time.time())
-
-        return asyncio.run(run())
+    return asyncio.run(run())
 
 
 @pytest.fixture
@@ -90,12 +51,12 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 def test_log_is_cosigned_and_monitors_can_read_it(running: Running) -> None:
     before = int(time.time())
-    found = running.ask(LOG, 0, 5)
+    found = asked(running, LOG, 0, 5)
     assert isinstance(found, Vouched)
     assert before <= found.time_s <= time.time()
-    assert running.ask(LOG, 3, 9) == Conflict(5)
-    assert running.ask(Log(fork_at=2), 5, 9) == Contradicted()
-    assert isinstance(running.ask(Log("acme/other"), 0, 1), Failed)
+    assert asked(running, LOG, 3, 9) == Conflict(5)
+    assert asked(running, Log(fork_at=2), 5, 9) == Contradicted()
+    assert isinstance(asked(running, Log("acme/other"), 0, 1), Failed)
     read = httpx2.get(f"{running.url}/{origin_hash(LOG.signer.name)}/checkpoint")
     assert read.headers["content-type"].startswith("text/plain")
     assert len(check_note(read.content, [running.verifier, LOG.signer.verifier]).signatures) == 2
@@ -112,15 +73,15 @@ def test_conflict_has_the_content_type_of_the_protocol(running: Running) -> None
 
 
 def test_kill_9_and_a_clean_end_forget_nothing(running: Running) -> None:
-    assert isinstance(running.ask(LOG, 0, 5), Vouched)
+    assert isinstance(asked(running, LOG, 0, 5), Vouched)
     running.stop(signal.SIGKILL)
     running.start()
-    assert running.ask(LOG, 0, 9) == Conflict(5)
-    assert running.ask(Log(fork_at=2), 5, 9) == Contradicted()
-    assert isinstance(running.ask(LOG, 5, 9), Vouched)
+    assert asked(running, LOG, 0, 9) == Conflict(5)
+    assert asked(running, Log(fork_at=2), 5, 9) == Contradicted()
+    assert isinstance(asked(running, LOG, 5, 9), Vouched)
     assert running.stop() == 0
     running.start()
-    assert running.ask(LOG, 0, 9) == Conflict(9)
+    assert asked(running, LOG, 0, 9) == Conflict(9)
 
 
 def test_request_without_end_is_cut_off(running: Running) -> None:
@@ -134,7 +95,7 @@ def test_request_without_end_is_cut_off(running: Running) -> None:
     long = b"x" * (MAX_REQUEST_BYTES + 1)
     with contextlib.suppress(httpx2.WriteError, httpx2.RemoteProtocolError, httpx2.ReadError):
         assert httpx2.post(f"{running.url}/add-checkpoint", content=long).status_code == 413
-    assert isinstance(running.ask(LOG, 0, 5), Vouched)
+    assert isinstance(asked(running, LOG, 0, 5), Vouched)
 
 
 def test_other_methods_and_paths_are_nothing(running: Running) -> None:

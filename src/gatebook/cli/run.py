@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gatebook.cli.line import moment
 from gatebook.cli.option import DEFAULT_CONFIG, RUN, ConfigPath, Json
@@ -74,6 +75,8 @@ def _show(answer: dict[str, Any]) -> None:
     say(f"{answer['entries']} entries in the ledger, {answer['open_decisions']} decisions await their outcome")
     if "timestamps" in answer["outside"]:
         say(_stamps(answer["outside"]["timestamps"]))
+    if "witnesses" in answer["outside"]:
+        _show_witnesses(answer["outside"]["witnesses"])
     table = Table(box=None, pad_edge=False)
     for heading in ("process", "pid", "for", "restarts"):
         table.add_column(heading, justify="left" if heading == "process" else "right")
@@ -93,6 +96,24 @@ def _stamps(stands: dict[str, Any]) -> str:
         why = f"failing since {moment(failing['since_us'])}: {failing['why']}"
         return f"{harmless(said)}; {paint(harmless(why), '31', sys.stdout)}"
     return harmless(said)
+
+
+def _show_witnesses(told: dict[str, Any]) -> None:
+    """Who vouches for the log, up to where; in red whoever contradicts it."""
+    if told["error"]:
+        say(f"{paint('policy of witnesses:', '31', sys.stdout)} {harmless(told['error'])}")
+    if told["met_size"]:
+        when = moment(told["met_s"] * 1_000_000)
+        say(f"witnesses: {told['met_size']} entries are cosigned by enough of them, since {when}")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("witness", "cosigned", "at", "last error"):
+        table.add_column(heading, justify="right" if heading == "cosigned" else "left", overflow="fold")
+    for seen in told["witnesses"]:
+        colour = "bold red" if seen["disagrees"] else "red" if seen["silent"] else ""
+        when = moment(seen["time_s"] * 1_000_000) if seen["time_s"] else "never"
+        texts = (harmless(seen["name"]), str(seen["size"]), when, harmless(seen["error"]) or "-")
+        table.add_row(*(Text(text, style=colour) for text in texts))
+    Console(highlight=False).print(table)
 
 
 def register(app: typer.Typer) -> None:

@@ -22,3 +22,18 @@ class Timestamps(Model):
     every: Duration = Field(
         default=3600.0, ge=60, le=86400, description="how often; and once more when gatebook stops"
     )
+
+
+class Witnesses(Model):
+    """Others' machines that remember the log's last checkpoint, and cosign what continues it."""
+
+    policy: FilePath = Field(
+        description="C2SP tlog-policy file: who they are, with their URLs, and how many of them are enough"
+    )
+    every: Duration = Field(
+        default=10.0, ge=1, le=3600, description="how often they are asked, if there is a new checkpoint"
+    )
+    timeout: Duration = Field(default=5.0, ge=0.1, le=60, description="for one answer, to its last byte")
+    ca: FilePath | None = Field(
+        default=None, description="PEM file of the authorities for their TLS; without it, those of the system"
+    )

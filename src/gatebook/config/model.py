@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from gatebook.config.base import Model
-from gatebook.config.evidence import Timestamps
+from gatebook.config.evidence import Timestamps, Witnesses
 from gatebook.config.value import (
     RATE,
     Address,
@@ -540,6 +540,9 @@ class Configuration(Model):
     gateway: Gateway = Field(default=Gateway(), description="nginx and its bounds")
     guard: Guard = Field(default=Guard(), description="the deciding processes")
     portal: Portal = Field(default=Portal(), description="gatebook's own pages")
+    witnesses: Witnesses | None = Field(
+        default=None, description="others' machines that vouch for the ledger's history"
+    )
     timestamps: Timestamps | None = Field(
         default=None, description="time stamps of the ledger, by an authority outside"
     )

@@ -113,6 +113,24 @@ class Publisher:
         if abs(self._now_us() - self._settled_us) >= SETTLE_US:
             self._settle()
 
+    def show_cosigned(self, checkpoint: Checkpoint, note: bytes, *, newest: bool, receipt: bool) -> None:
+        """Show a checkpoint that was published before with more signature lines; the caller has checked them.
+
+        `newest`: the last of those that are cosigned well enough. `receipt`: an ANCHOR entry is to name it.
+        """
+        with self._mutex, self._failing():
+            self._check_alone()
+            if receipt:
+                path = self._log / "anchors" / f"{checkpoint.size}.cosigned"
+                self._make_folders(path.parent)
+                self._files.store(path, note, durable=True)
+                # A crash here: a receipt that no entry names yet; harmless.
+            if newest:
+                self._files.store(self._log / "cosigned", note, durable=True)
+            # A crash here: the same text is published with fewer lines; the next one gets them again.
+            if self.promise is not None and self.promise.checkpoint == checkpoint:
+                self._files.store(self._log / "checkpoint", note, durable=True)
+
     def settle(self) -> None:
         """Make all tiles durable and say so in the lock, so that the next start need not write them again."""
         with self._mutex, self._failing():

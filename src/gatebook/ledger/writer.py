@@ -37,7 +37,7 @@ from gatebook.ledger.files import Files, full
 from gatebook.ledger.growing import MAX_RECORDS, Growing, Segments
 from gatebook.ledger.keys import Recipient
 from gatebook.ledger.lock import Held, Promise
-from gatebook.ledger.note import Signer, Verifier
+from gatebook.ledger.note import Checkpoint, Signer, Verifier
 from gatebook.ledger.publish import Plan, Publisher
 from gatebook.ledger.recovery import Recovered, entries_from, recover
 from gatebook.ledger.reserve import Reserve
@@ -247,6 +247,11 @@ class Writer:
         if promise is not None and promise.checkpoint.size >= self.synced:
             return None
         return self._plan()
+
+    def show_cosigned(self, checkpoint: Checkpoint, note: bytes, *, newest: bool, receipt: bool) -> None:
+        """`Publisher.show_cosigned`; may run in any thread."""
+        self._check_usable()
+        self._publisher.show_cosigned(checkpoint, note, newest=newest, receipt=receipt)
 
     def close(self) -> None:
         """State the last segment, publish the last checkpoint, make all durable, let go. May be repeated.

@@ -40,6 +40,7 @@ from gatebook.recorder.service import Connection, Service
 from gatebook.recorder.stamping import Office, Stamping
 from gatebook.recorder.tail import discard
 from gatebook.recorder.vault import Vault
+from gatebook.recorder.witnesses import Tell, Witnesses
 from gatebook.recorder.worker import Workers, machine
 
 TICK_S = 0.1
@@ -178,6 +179,13 @@ class Recorder:
             now_us=clock,
             monotonic=monotonic,
         )
+        self._witnesses = Witnesses(
+            paths,
+            self._writer,
+            Tell(self._tell_event, self._tell_alert, self._tell_anchor),
+            now_s=lambda: clock() / 1e6,
+        )
+        self._witnesses.configure(configuration.witnesses)
         self._stop = asyncio.Event()
         self._checkpointed = 0
         self._error: BaseException | None = None
@@ -199,6 +207,7 @@ class Recorder:
             self._vault.period_s = configuration.audit.pseudonym_period
             self._logs.configure(configuration)
             self._stamping.configure(configuration.timestamps)
+            self._witnesses.configure(configuration.witnesses)
 
         return switch
 
@@ -215,6 +224,20 @@ class Recorder:
         data = record.encode(record.System(time_us=self._clock(), event=event, detail=detail))
         self._journal.tell([Told(data)])
 
+    def _tell_event(self, event: str, detail: dict[str, object]) -> None:
+        self._say(event, **detail)
+        self._commit()
+
+    def _tell_alert(self, alert: str, detail: dict[str, object]) -> None:
+        severity = record.ALERTS[alert].severity
+        made = record.Alert(time_us=self._clock(), alert=alert, severity=severity, detail=detail)
+        self._journal.tell([Told(record.encode(made))])
+        self._commit()
+
+    def _tell_anchor(self, anchor: Anchor) -> None:
+        self._journal.enter(lambda: anchor)
+        self._commit()
+
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -229,7 +252,8 @@ class Recorder:
             raise self._error
         server = await self._listen()
         log.info("ready", entries=self._writer.synced, clean=clean, open=waiting)
-        work = (self._follow, self._each_second, self._heartbeats, self._checkpoints, self._stamping.run)
+        vouching = (self._stamping.run, self._witnesses.run)
+        work = (self._follow, self._each_second, self._heartbeats, self._checkpoints, *vouching)
         tasks = [loop.create_task(self._watched(each)) for each in work]
         await self._stop.wait()
         for task in tasks:
@@ -345,8 +369,8 @@ class Recorder:
         self._commit()
 
     def _outside(self) -> dict[str, Any]:
-        stamps = self._stamping.status()
-        return {} if stamps is None else {"timestamps": stamps}
+        stands = {"timestamps": self._stamping.status(), "witnesses": self._witnesses.status()}
+        return {kind: told for kind, told in stands.items() if told is not None}
 
 
 def _unforeseen(error: BaseException) -> BaseException | None:

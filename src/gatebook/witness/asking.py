@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -26,6 +27,7 @@ from gatebook.witness.protocol import (
 )
 
 MAX_RETRY_S: Final = 3600
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _HEADERS: Final = {
     "Accept-Encoding": "identity",  # so that the bound on bytes is a bound on bytes
     "Content-Type": "text/plain; charset=utf-8",
@@ -72,6 +74,21 @@ _SAID: Final = {
     413: "takes our request for too long",
     429: "has been asked too often",
 }
+
+
+def url_problem(url: str) -> str | None:
+    """What is wrong with a witness's URL; None: it can be asked there."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises where it is no number
+        named = parts.username is None and not parts.query and not parts.fragment
+    except ValueError:
+        return "is no URL"
+    if not url.isascii() or not parts.hostname or not named:
+        return "is no URL of a host and a path alone"
+    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        return None
+    return "is neither https, nor http on this machine"
 
 
 async def ask(
