@@ -16,6 +16,7 @@ from tests.ledger.disk import Disk, Quick, Step
 from gatebook.ledger import entry, keys, segment
 from gatebook.ledger.deks import Deks
 from gatebook.ledger.entry import Boot, Heartbeat, Loss, Record, Segment
+from gatebook.ledger.explicit import Removed
 from gatebook.ledger.files import Files
 from gatebook.ledger.note import Checkpoint, Signer, Verifier, open_note, parse_checkpoint
 from gatebook.ledger.tiles import Tiler
@@ -104,6 +105,7 @@ class Contents:
     def __init__(self, root: Path) -> None:
         self.entries: list[bytes] = []
         self.records: dict[int, bytes] = {}
+        self.removed: dict[int, str] = {}
         self.segments = sorted((root / "ledger" / "segments").iterdir())
         deks = Deks(root / "deks")
         for path in self.segments:
@@ -119,7 +121,11 @@ class Contents:
     def _open(self, head: bytes, header: segment.Header, frame: segment.Sealed, deks: Deks) -> None:
         (wrapped,) = deks.get(header.dek_id) or []
         opened = segment.open_frame(head, segment.derive(keys.unwrap(wrapped, header.dek_id, READER)), frame)
-        self.records.update(enumerate(opened, frame.place.first_index))
+        for index, one in enumerate(opened, frame.place.first_index):
+            if isinstance(one, Removed):
+                self.removed[index] = one.why
+            else:
+                self.records[index] = one
 
     @property
     def boots(self) -> list[Boot]:

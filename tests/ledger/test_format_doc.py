@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import itertools
 import json
 import os
 import re
@@ -30,7 +29,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from gatebook.ledger import entry, keys, logkeys, writer
+from gatebook.ledger import entry, erase, keys, logkeys, read, writer
+from gatebook.ledger.deks import Deks
 from gatebook.ledger.files import Files
 from gatebook.ledger.note import Signer, sign_note
 
@@ -208,6 +208,10 @@ class Segment(NamedTuple):
         return self.header[24:40]
 
     @property
+    def has_explicit_salts(self) -> bool:
+        return self.header[59] == 1
+
+    @property
     def entries(self) -> list[bytes]:
         return [data for frame in self.frames for data in frame.entries]
 
@@ -220,9 +224,11 @@ def segments(folder: Path, origin: str, size: int) -> list[Segment]:
         data = path.read_bytes()
         header = data[:128]
         magic, segment_id, _, first, _, how, of, check = struct.unpack(">8s16s16sQQ8s32s32s", header)
-        need(check == sha256(header[:96]) and magic == b"GBSEG\0\1\n" and how == b"\1\1\1" + bytes(5), "header")
+        need(check == sha256(header[:96]) and magic == b"GBSEG\0\1\n", "header")
+        need(how in (b"\1\1\1\0" + bytes(4), b"\1\1\1\1" + bytes(4)), "modes")
         need(path.name == f"{first:016x}-{segment_id.hex()[:8]}.gbseg", "name")
-        need(of == sha256(origin.encode()) and first == index, "place of a segment")
+        need(of == sha256(origin.encode()) and first >= index, "place of a segment")
+        index = first  # what lies between was erased: `check_statements` wants to know by which entries
         frames: list[Frame] = []
         end = 128
         try:
@@ -274,11 +280,18 @@ def expand(key: bytes, info: bytes, length: int = 32) -> bytes:
     return hmac.digest(key, info + b"\1", "sha256")[:length]
 
 
-def records(segment: Segment, dek: bytes) -> list[bytes]:
+class Removed(NamedTuple):
+    """What stands in a removed record's place, and what named that one."""
+
+    why: str
+    commitment: bytes
+
+
+def records(segment: Segment, dek: bytes) -> list[bytes | Removed]:
     """All of a segment's, each compared with its commitment."""
     aead = AESGCM(expand(dek, b"gatebook/seg/v1/enc"))
     salts = Cipher(algorithms.AES256(expand(dek, b"gatebook/seg/v1/salt")), modes.CTR(bytes(16))).encryptor()
-    found: list[bytes] = []
+    found: list[bytes | Removed] = []
     for frame in segment.frames:
         if frame.magic != b"GBFR":
             continue
@@ -289,9 +302,19 @@ def records(segment: Segment, dek: bytes) -> list[bytes]:
         except InvalidTag:
             raise Refused("ciphertext") from None
         plain = zstandard.ZstdDecompressor().decompress(packed)
-        at = 4 * n
-        for length, said in zip(struct.unpack_from(f"<{n}I", plain), frame.commitments, strict=True):
-            record, salt = plain[at : at + length], salts.update(bytes(32))
+        at = (36 if segment.has_explicit_salts else 4) * n
+        for i, said in enumerate(frame.commitments):
+            (length,) = struct.unpack_from("<I", plain, 4 * i)
+            salt = salts.update(bytes(32))
+            if segment.has_explicit_salts:
+                salt = plain[4 * n + 32 * i : 4 * n + 32 * i + 32]
+                if length >> 31:
+                    length -= 1 << 31
+                    need(salt == bytes(32) and length <= 2048, "what a removed record has left")
+                    found.append(Removed(plain[at : at + length].decode(), said))
+                    at += length
+                    continue
+            record = plain[at : at + length]
             need(sha256(b"gatebook/record1" + salt + record) == said, "commitment")
             found.append(record)
             at += length
@@ -385,6 +408,7 @@ class Verified(NamedTuple):
     kinds: list[str]
     records: list[bytes]
     tail: int
+    removed: list[Removed]
 
 
 def verify(state: Path, *, with_key: bool = True, vkey: str = "") -> Verified:
@@ -398,14 +422,19 @@ def verify(state: Path, *, with_key: bool = True, vkey: str = "") -> Verified:
     need(promised.size >= checkpoint.size, "lock is older")
     entries = public_entries(ledger / "log", checkpoint)
     held = segments(ledger / "segments", checkpoint.origin, checkpoint.size)
-    inside = [data for segment in held for data in segment.entries]
-    need(inside[: checkpoint.size] == entries, "segments and bundles differ")
+    inside = list(entries)
+    for segment in held:
+        need(segment.first <= len(inside), "entries that are nowhere")
+        ours = inside[segment.first : segment.first + len(segment.entries)]
+        need(segment.entries[: len(ours)] == ours, "segments and bundles differ")
+        inside += segment.entries[len(ours) :]
+    need(held and held[-1].first + len(held[-1].entries) >= checkpoint.size, "the log's end is missing")
     kinds = check_statements(inside, held, checkpoint)
     given = sha256(vkey.partition("+")[0].encode() + b"\n" + base64.b64decode(vkey.split("+", 2)[2]))[:16]
     force = follow_keys([parse(data) for data in inside[: promised.size]], vkeys, given)
     need(in_force(force, checkpoint.size) in by, "signed by a key that was not in force")
     need(in_force(force, promised.size) in promised_by, "lock signed by a key that was not in force")
-    opened: list[bytes] = []
+    opened: list[bytes | Removed] = []
     if with_key:
         private = load_pem_private_key((state / "keys/reader.key").read_bytes(), None)
         assert isinstance(private, X25519PrivateKey)
@@ -415,18 +444,44 @@ def verify(state: Path, *, with_key: bool = True, vkey: str = "") -> Verified:
                 continue
             data = (state / "deks" / f"{segment.dek_id.hex()}.dek").read_bytes()
             opened += records(segment, unwrap(data, segment.dek_id, private))
-    return Verified(checkpoint, kinds, opened, len(inside) - checkpoint.size)
+    removed = [one for one in opened if isinstance(one, Removed)]
+    there = [one for one in opened if not isinstance(one, Removed)]
+    check_orders(inside, held, there, removed, complete=with_key)
+    return Verified(checkpoint, kinds, there, len(inside) - checkpoint.size, removed)
+
+
+def check_orders(
+    inside: list[bytes], held: list[Segment], there: list[bytes], removed: list[Removed], *, complete: bool
+) -> None:
+    """What is removed is named by an ERASE entry, and each of these by an order right before it."""
+    if not complete:
+        return
+    erasures = [(index, fields) for index, (name, fields) in enumerate(map(parse, inside)) if name == "ERASE"]
+    named = {fields["object id"] for _, fields in erasures if fields["kind"] == 2}
+    need(all(one.commitment[:16] in named for one in removed), "a record that was removed without a word")
+    by_sha256 = {sha256(record): record for record in there}
+    for index, fields in erasures:
+        action = {1: b"erase.subject", 2: b"erase.record", 3: b"erase.segment"}[fields["kind"]]
+        order = by_sha256.get(fields["SHA256(order)"])
+        lost = not all(
+            any(s.first <= at < s.first + len(s.entries) for s in held) for at in range(index - 64, index)
+        )
+        need(lost or (order is not None and b'"action":"%s"' % action in order), "an erasure that nobody ordered")
 
 
 def check_statements(inside: list[bytes], held: list[Segment], checkpoint: Checkpoint) -> list[str]:
     parsed = [parse(data) for data in inside]
-    firsts = {segment.first: (before, segment) for before, segment in itertools.pairwise(held)}
-    previous = bytes(32)
+    erasures = [values for name, values in parsed if name == "ERASE"]
+    by_first = {segment.first: segment for segment in held}
+    firsts = {segment.first for segment in held if segment.first}
+    previous, end = bytes(32), 0
     for index, (name, values) in enumerate(parsed):
         if name == "SEGMENT":
-            need(index in firsts, "SEGMENT within a segment")
-            check_statement(values, firsts.pop(index)[0], previous)
-            previous = leaf(inside[index])
+            need(values["first index"] == end and values["first index"] + values["entries"] == index, "no gap")
+            need(values["previous"] == previous, "chain of SEGMENT entries")
+            firsts.discard(index)
+            check_statement(values, by_first.get(end), erasures)
+            previous, end = leaf(inside[index]), index
         if name == "BOOT" and index < checkpoint.size:
             need(values["size"] <= index and values["clean"] < 2, "BOOT")
             need(values["root"] == root([leaf(data) for data in inside[: values["size"]]]), "root in BOOT")
@@ -434,7 +489,21 @@ def check_statements(inside: list[bytes], held: list[Segment], checkpoint: Check
     return [name for name, _ in parsed]
 
 
-def check_statement(said: dict[str, Any], segment: Segment, previous: bytes) -> None:
+def check_statement(said: dict[str, Any], segment: Segment | None, erasures: list[dict[str, Any]]) -> None:
+    after = {one["SHA256(old file)"]: one["SHA256(new file)"] for one in erasures if one["kind"] == 2}
+    files = [said["SHA256(file)"]]
+    while files[-1] in after:
+        files.append(after[files[-1]])
+    if segment is None:
+        need(
+            any(
+                one["kind"] == 3 and (one["object id"] == said["DEK id"] or one["SHA256(old file)"] in files)
+                for one in erasures
+            ),
+            "a segment is missing",
+        )
+        return
+    need(segment.has_explicit_salts == (len(files) > 1), "how salts are had")
     times = [time for frame in segment.frames for time in frame.times]
     created = int.from_bytes(segment.header[48:56])
     found = {
@@ -443,12 +512,11 @@ def check_statement(said: dict[str, Any], segment: Segment, previous: bytes) -> 
         "entries": len(segment.entries),
         "t_min": min(times, default=created),
         "t_max": max(times, default=created),
-        "file length": len(segment.data),
-        "SHA256(file)": sha256(segment.data),
-        "DEK id": segment.dek_id,
-        "previous": previous,
     }
-    need(said == found, "SEGMENT")
+    need({name: said[name] for name in found} == found, "SEGMENT")
+    need(sha256(segment.data) == files[-1], "the file of a segment")
+    if len(files) == 1:
+        need((said["file length"], said["DEK id"]) == (len(segment.data), segment.dek_id), "SEGMENT")
 
 
 # == what gatebook writes ===============================================================================
@@ -574,6 +642,73 @@ def test_verifier_of_the_document_follows_the_keys_from_whichever_was_given(tmp_
     (log / "checkpoint").write_bytes(sign_note(text, other))
     with pytest.raises(Refused, match="not in force"):
         verify(tmp_path)
+
+
+def ordered(running: writer.Writer, action: str) -> tuple[bytes, bytes]:
+    """An order on record, and its hash."""
+    order = b'{"v":1,"kind":"admin","time_us":%d,"action":"%s","actor":"os:0"}' % (running.size, action.encode())
+    running.append([order])
+    running.sync()
+    return order, sha256(order)
+
+
+def redacted(state: Path, *numbers: int) -> tuple[writer.Writer, list[bytes]]:
+    """These records of the first segment removed, one after the other; all the records there are in the end."""
+    made = written(state, count=600)
+    running = start(state, T0 + 3_000_000)
+    private = keys.load_reader(state / "keys")
+    for number in numbers:
+        order, order_sha256 = ordered(running, "erase.record")
+        made.append(order)
+        old = erase.Closed.read(erase.closed_segments(running)[0])
+        known = old.contents(read.unwrap(Deks(state / "deks"), old.header.dek_id, private))
+        erase.redact(
+            running, old, known, {sorted(known)[number]: "erased"}, entry.EraseReason.SECRET, order_sha256
+        )
+    return running, [record for at, record in enumerate(made) if at not in numbers]
+
+
+def test_verifier_of_the_document_follows_redactions(tmp_path: Path) -> None:
+    running, left = redacted(tmp_path, 4, 9)
+    running.close()
+    found = verify(tmp_path)
+    assert found.records == left
+    assert [one.why for one in found.removed] == ["erased", "erased"]
+    assert found.kinds.count("ERASE") == 2
+    verify(tmp_path, with_key=False)
+
+
+def test_verifier_of_the_document_knows_segments_that_were_erased(tmp_path: Path) -> None:
+    running, left = redacted(tmp_path, 4)
+    running._publisher.settle()
+    order, order_sha256 = ordered(running, "erase.segment")
+    old = erase.examine(running, erase.closed_segments(running)[0], tmp_path / "ledger/log")
+    assert old is not None
+    erase.destroy(running, [old], entry.EraseReason.RETENTION, order_sha256)
+    running.close()
+    assert verify(tmp_path).records == [*left[289:], order]
+    start(tmp_path, T0 + 4_000_000).close()
+    assert verify(tmp_path).records == [*left[289:], order]
+
+
+def test_verifier_of_the_document_finds_a_file_that_was_put_back(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    running, _ = redacted(made)
+    path = erase.closed_segments(running)[0]
+    data = path.read_bytes()
+    running.close()
+    again = tmp_path / "again"
+    shutil.copytree(made, again)
+    running = start(again, T0 + 4_000_000)
+    _, order_sha256 = ordered(running, "erase.record")
+    old = erase.Closed.read(erase.closed_segments(running)[0])
+    known = old.contents(read.unwrap(Deks(again / "deks"), old.header.dek_id, keys.load_reader(again / "keys")))
+    erase.redact(running, old, known, {min(known): "erased"}, entry.EraseReason.SECRET, order_sha256)
+    running.close()
+    verify(again)
+    (again / "ledger/segments" / path.name).write_bytes(data)
+    with pytest.raises(Refused, match="how salts are had"):
+        verify(again, with_key=False)
 
 
 def flip(data: bytes, at: int) -> bytes:

@@ -446,7 +446,7 @@ def test_recovery_signs_nothing_on_top_of_a_forged_key_entry_beyond_the_lock(
     add(writer, b"one")
     checkpoint(writer)
     for each in FORGERIES[name][0]:
-        writer._append_entry(each, b"")
+        writer._append_entries([each], b"")
     writer.sync()
     writer._let_go()
     for known in (NEXT, THIRD):

@@ -125,7 +125,7 @@ def test_what_is_sealed_is_what_is_read(frames: list[bytes | list[bytes]], with_
         written += [b"memo", frame] if with_memos else [frame]
     data = build(*written)
     found = list(parse_frames(data, HEADER.start))
-    read: list[bytes | list[bytes]] = []
+    read: list[object] = []
     for at in found:
         match at:
             case Sealed():

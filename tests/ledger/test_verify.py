@@ -727,7 +727,8 @@ def test_erased_segment_is_told_and_no_finding(forge: Forge) -> None:
     path = forge.segments[0]
     header = segment.parse_header(path.read_bytes())
     forge.begin()
-    forge.clear([Erase(3, header.dek_id, bytes(32), bytes(32), 1, bytes(32))])
+    forge.records(b"order 3")
+    forge.clear([Erase(3, header.dek_id, bytes(32), bytes(32), 1, hashlib.sha256(b"order 3").digest())])
     forge.publish()
     path.unlink()
     (forge.deks / f"{header.dek_id.hex()}.dek").unlink()
@@ -741,7 +742,8 @@ def test_destroyed_key_is_damage_unless_its_erasure_is_on_record(forge: Forge) -
     (forge.deks / f"{dek_id.hex()}.dek").unlink()
     assert one(check(forge)) == (2, "damaged", f"deks/{dek_id.hex()}.dek")
     forge.begin()
-    forge.clear([Erase(3, dek_id, bytes(32), bytes(32), 1, bytes(32))])
+    forge.records(b"order 3")
+    forge.clear([Erase(3, dek_id, bytes(32), bytes(32), 1, hashlib.sha256(b"order 3").digest())])
     forge.publish()
     assert check(forge).findings == []
 
@@ -790,6 +792,12 @@ class Strict:
         if isinstance(entry, Heartbeat):
             self.beats.append((index, entry.open))
         return []
+
+    def removed(self, index: int) -> None:
+        self.holes.append((index, index + 1))
+
+    def erasure(self, index: int, kind: int, order: bytes) -> Remark | None:
+        return None if order == b"order %d" % kind else Remark("incomplete", f"{index} is no order", "so be it")
 
     def hole(self, first: int, end: int) -> None:
         self.holes.append((first, end))

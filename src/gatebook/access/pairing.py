@@ -17,11 +17,13 @@ from gatebook.access.found import Strange, read
 from gatebook.access.totals import Totals
 from gatebook.ledger.entry import Boot, Entry, Heartbeat
 from gatebook.ledger.verify import Remark
-from gatebook.record import Decision, Outcome
+from gatebook.record import Admin, Decision, Outcome
 
 MAX_OPEN = 1_000_000  # the recorder gives up those beyond 200,000
 MAX_EARLY = 20_000  # the recorder remembers 10,000
 MAX_COUNT = (1 << 32) - 1  # what a heartbeat can say: so many, or more
+# Erase.kind -> what an order of it is called
+ERASING = {1: "erase.subject", 2: "erase.record", 3: "erase.segment"}
 
 
 class _Open(NamedTuple):
@@ -53,6 +55,8 @@ class Pairing:
         self._aged: dict[str, int] = {}
         self._missing = 0  # of the open ones
         self._since: _Since | None = None  # None: something in between is not known
+        self._excused = 0  # so many open decisions may wait for an outcome that was erased
+        self._orders: dict[tuple[int, str], int] = {}  # ERASE entries by kind, and whose order they name
 
     def record(self, index: int, data: bytes) -> Remark | None:
         made = read(index, data)
@@ -149,6 +153,20 @@ class Pairing:
         what = f"{len(indices)} requests were let through, but their decisions are not in the log"
         return Remark("incomplete", what, f"on whose word is not known; the first outcome of them is {indices[0]}")
 
+    def removed(self, index: int) -> None:  # noqa: ARG002 - the protocol's
+        """A record was erased: nobody knows any more whether it was a decision, an outcome or another one."""
+        self._excused += 1
+        self._since = None
+
+    def erasure(self, index: int, kind: int, order: bytes) -> Remark | None:
+        """An ERASE entry, and the record that it says has ordered it."""
+        made = read(index, order)
+        if not isinstance(made, Admin) or made.action != ERASING.get(kind):
+            what = "ERASE names a record that orders no such erasure"
+            return Remark("incomplete", what, "nobody can tell on whose word it was erased")
+        self._orders[kind, made.actor] = self._orders.get((kind, made.actor), 0) + 1
+        return None
+
     # -- the entries between records ------------------------------------------------------------------------
     def entry(self, index: int, entry: Entry) -> list[Remark]:  # noqa: ARG002 - the protocol's
         if isinstance(entry, Heartbeat):
@@ -188,7 +206,7 @@ class Pairing:
         return Remark("incomplete", what, "records are missing, or are none that the recorder wrote")
 
     def _count_open(self, beat: Heartbeat) -> Remark | None:
-        missing = len(self._open) - self._missing - beat.open
+        missing = len(self._open) - self._missing - self._excused - beat.open
         if missing <= 0:
             return None
         self._missing += missing
@@ -216,4 +234,6 @@ class Pairing:
         if self._open:
             index, oldest = next(iter(self._open.items()))
             said.append(f"the oldest open decision is entry {index}, request {oldest.request_id}")
+        for (kind, actor), count in sorted(self._orders.items()):
+            said.append(f"{count} ERASE entries ({ERASING[kind]}) are on the order of {actor}")
         return said

@@ -106,7 +106,7 @@ def times(piece: Piece) -> Iterator[tuple[int, int]]:
         return
     if not piece.records:
         yield piece.first_index, piece.sealed_us
-    for index, (_, record) in enumerate(piece.records, piece.first_index):
+    for index, _, record in piece.records:
         found = _TIME.search(record)
         yield index, int(found[1]) if found is not None else piece.sealed_us
 

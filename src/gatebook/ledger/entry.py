@@ -21,6 +21,8 @@ from gatebook.errors import Damaged
 
 MAGIC: Final = b"GB\x01"
 RECORD_PREFIX: Final = b"GB\x01\x01"
+SEGMENT_PREFIX: Final = b"GB\x01\x02"
+ERASE_PREFIX: Final = b"GB\x01\x05"
 KEY_PREFIX: Final = b"GB\x01\x06"
 PRODUCER: Final = b"ledger\0\0"  # of the LOSS entries that the ledger writes about itself
 
@@ -82,9 +84,30 @@ class Heartbeat:
     lost: int
 
 
+class Erased(IntEnum):
+    """What was erased; `Erase.kind`."""
+
+    SUBJECT = 1  # a person's row in the vault; the object is its pseudonym
+    RECORD = 2  # the object is the first 16 bytes of its commitment
+    SEGMENT = 3  # a segment's key and file; the object is the DEK's id
+
+
+class EraseReason(IntEnum):
+    """Why something was erased."""
+
+    REQUEST = 1  # the person asked for it
+    RETENTION = 2  # its time was over
+    SECRET = 3  # it held a secret, by mistake
+    OTHER = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Erase:
-    """Something was erased on purpose. `kind`: 1 subject key, 2 one record, 3 segment key."""
+    """Something was erased on purpose. `kind` is of Erased, `reason` of EraseReason.
+
+    The files' hashes: of the segment before and after a record was removed from it; zeros where no file was
+    written anew. `authorisation_sha256`: of the record that orders it, which lies before it in the log.
+    """
 
     kind: int
     object_id: bytes

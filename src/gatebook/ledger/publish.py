@@ -169,10 +169,19 @@ class Publisher:
                     before = tiler.size
                     tiler.extend(part)
                     last = tiler.size == promised
-                    self.write_tiles(file for file in tiler.files(before) if last or ".p/" not in file[0])
+                    due = (file for file in tiler.files(before) if last or ".p/" not in file[0])
+                    # Those that are right stay: writing one again could lose it in a crash, and where a segment
+                    # was erased there is nothing but its bundles.
+                    self.write_tiles(file for file in due if not self._holds(*file))
                     tiler.forget(tiler.size)
             self.written = tiler.size
             return tiler
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        try:
+            return (self._log / name).read_bytes() == data
+        except OSError:
+            return False
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from gatebook.errors import Damaged, LedgerError
 from gatebook.ledger import keys, segment
 from gatebook.ledger.deks import Deks
+from gatebook.ledger.explicit import Opened, Removed
 
 MAX_SEGMENT_BYTES = 256 << 20
 _KEPT_SEGMENTS = 4
@@ -33,20 +34,21 @@ class Span(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Entries that could not be read, and why."""
+    """Entries that could not be read, and why. `erased`: a record that was removed on purpose."""
 
     first_index: int
     n: int
     why: str
+    erased: bool = False
 
 
 class Piece(NamedTuple):
-    """What a frame holds. Of a sealed one: when it was sealed, and (salt, record) of each entry, if it opens."""
+    """What a frame holds. Of a sealed one: when it was sealed, and (index, salt, record) of all that can be read."""
 
     first_index: int
     entries: list[bytes]
     sealed_us: int | None
-    records: list[tuple[bytes, bytes]]
+    records: list[tuple[int, bytes, bytes]]
 
 
 class SegmentFile:
@@ -54,6 +56,7 @@ class SegmentFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._inode = path.stat().st_ino
         self.head = self._read(0, segment.HEADER_BYTES)
         self.header = segment.parse_header(self.head)
         self.spans: list[Span] = []
@@ -64,6 +67,14 @@ class SegmentFile:
     def end_index(self) -> int:
         """The index behind its last entry."""
         return self._next.first_index
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is still the file of that name: one that a record is removed from is written anew."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def _read(self, offset: int, count: int) -> bytes:
         with self.path.open("rb", buffering=0) as stream:
@@ -141,9 +152,9 @@ class Reader:
         return self.size > before
 
     def _segment(self, path: Path) -> SegmentFile:
-        if self._tail is not None and path == self._tail.path:
+        if self._tail is not None and path == self._tail.path and self._tail.is_current:
             return self._tail
-        if path in self._kept:
+        if path in self._kept and self._kept[path].is_current:
             self._kept.move_to_end(path)
             return self._kept[path]
         try:
@@ -170,8 +181,8 @@ class Reader:
         except LedgerError as error:
             return str(error)
 
-    def _gap(self, first: int, n: int, why: str) -> None:
-        gap = Gap(first, n, why)
+    def _gap(self, first: int, n: int, why: str, *, erased: bool = False) -> None:
+        gap = Gap(first, n, why, erased)
         if n > 0 and gap not in self.gaps:
             self.gaps.append(gap)
 
@@ -197,13 +208,27 @@ class Reader:
             return None
         return found, spans, opened
 
-    def _open(self, found: SegmentFile, span: Span, opened: segment.Keys) -> list[bytes]:
+    def _open(
+        self, found: SegmentFile, span: Span, opened: segment.Keys, start: int = 0, end: int | None = None
+    ) -> list[tuple[int, Opened]]:
+        """The frame's records with their salts, by index, from `start` on, below `end`."""
         try:
             frame = found.frame(span)
-            return segment.open_frame(found.head, opened, frame) if isinstance(frame, segment.Sealed) else []
+            if not isinstance(frame, segment.Sealed):
+                return []
+            contents = segment.open_with_salts(found.head, opened, frame)
         except (LedgerError, OSError) as error:
             self._gap(span.place.first_index, span.n, f"{found.path.name}: {error}")
             return []
+        there = []
+        for index, one in enumerate(contents, span.place.first_index):
+            if index < start or (end is not None and index >= end):
+                continue
+            if isinstance(one, Removed):
+                self._gap(index, 1, one.why, erased=True)
+            else:
+                there.append((index, one))
+        return there
 
     def forwards(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
         """(index, record) from `start` on."""
@@ -214,9 +239,8 @@ class Reader:
                 continue
             found, spans, opened = part
             for span in spans:
-                for index, data in enumerate(self._open(found, span, opened), span.place.first_index):
-                    if start <= index:
-                        yield index, data
+                for index, one in self._open(found, span, opened, start):
+                    yield index, one.record
 
     def backwards(self) -> Iterator[tuple[int, bytes]]:
         """(index, record), the newest first."""
@@ -226,9 +250,8 @@ class Reader:
                 continue
             found, spans, opened = part
             for span in reversed(spans):
-                records = self._open(found, span, opened)
-                for offset in range(len(records) - 1, -1, -1):
-                    yield span.place.first_index + offset, records[offset]
+                for index, one in reversed(self._open(found, span, opened)):
+                    yield index, one.record
 
     def record(self, index: int) -> bytes | None:
         """One record. None: that entry is no record, or it cannot be read."""
@@ -239,8 +262,8 @@ class Reader:
         if isinstance(opened, str):
             self._gap(span.place.first_index, span.n, opened)
             return None
-        records = self._open(found, span, opened)
-        return records[index - span.place.first_index] if records else None
+        there = self._open(found, span, opened, index, index + 1)
+        return there[0][1].record if there else None
 
     def entry(self, index: int) -> bytes | None:
         """The entry's own bytes, without any key."""
@@ -255,7 +278,7 @@ class Reader:
     def disclosed(self, start: int, end: int) -> Iterator[tuple[int, bytes, bytes]]:
         """(index, salt, record) of what can be read from `start` on, below `end`. A salt opens its entry."""
         for piece in self.pieces(start, end):
-            for index, (salt, data) in enumerate(piece.records, piece.first_index):
+            for index, salt, data in piece.records:
                 if start <= index < end:
                     yield index, salt, data
 
@@ -291,9 +314,8 @@ class Reader:
         if isinstance(opened, str):
             self._gap(at, span.n, opened)
             return Piece(at, frame.entries, frame.t_min_us, [])
-        records = self._open(found, span, opened)
-        salts = segment.salts(opened, span.place.first_record, len(records))
-        return Piece(at, frame.entries, frame.t_min_us, list(zip(salts, records, strict=True)))
+        there = [(index, *one) for index, one in self._open(found, span, opened)]
+        return Piece(at, frame.entries, frame.t_min_us, there)
 
     def begun(self) -> list[tuple[int, int]]:
         """(first index, when it was begun) of each segment whose header can be read, in order."""

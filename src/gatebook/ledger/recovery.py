@@ -1,28 +1,29 @@
 """What a ledger's folder still says after any stop, read without a key and without changing a byte.
 
 Lock and published checkpoint are checked first, then the segments: headers, contiguity, frame hashes, each
-segment's hash as its successor states it, and at the signed sizes the root over all entries. Anything that
-contradicts a signature is Tampered, anything unreadable that was promised is Damaged; both refuse. Beyond
-the last sync a crash may have torn frames: they are reported as a Cut, for the writer to make. Never guesses,
-and never believes a tile unless it leads to the signed root. Specified in docs/format.md.
+segment's hash as its successor states it or ERASE entries explain it, and at the signed sizes the root over all
+entries. Those of segments that were erased come from the bundles. Anything that contradicts a signature is
+Tampered, anything unreadable that was promised is Damaged; both refuse. Beyond the last sync a crash may have
+torn frames: they are reported as a Cut, for the writer to make. Never guesses, and never believes a tile or a
+bundle unless it leads to the signed root. Specified in docs/format.md.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from gatebook.errors import Damaged, LedgerError, Tampered
 from gatebook.ledger import tiles
 from gatebook.ledger.chain import Chain, long_id
-from gatebook.ledger.entry import Segment, encode
+from gatebook.ledger.entry import SEGMENT_PREFIX, Erase, Erased, Key, Segment, encode, parse
 from gatebook.ledger.lock import Promise, Signed, open_signed, parse_promise, read_small
 from gatebook.ledger.note import Checkpoint, Verifier, parse_note
-from gatebook.ledger.scan import Scanned, Torn, scan
+from gatebook.ledger.scan import Scanned, Torn, erasures, key_entries, scan
 from gatebook.ledger.segment import NO_DEK
 from gatebook.ledger.tree import TILE_WIDTH, Builder, leaf_hash, leaf_hashes, perfect_root
 
@@ -55,20 +56,28 @@ class Base(NamedTuple):
     levels: list[list[bytes]]
 
 
+class Hole(NamedTuple):
+    """Entries whose segments were erased: `end` is not included. The bundles have them."""
+
+    first: int
+    end: int
+
+
 @dataclass(frozen=True)
 class Found:
-    """What the writer goes on from. `segments`: files that hold the entries from `base` on, in order.
+    """What the writer goes on from. `parts`: what holds the entries from `base` on, in order.
 
     `last`: what the next segment has to state about the last one; None when there is none. `in_force`: the key
-    that the entries say signs next; None when they say nothing.
+    that the entries say signs next; None when they say nothing. `erased`: the ERASE entries among them, by index.
     """
 
     promise: Promise | None
     base: Base
-    segments: list[Path]
+    parts: list[Path | Hole]
     last: Segment | None
     recovered: Recovered
     in_force: Verifier | None
+    erased: list[tuple[int, Erase]]
 
 
 _WHOLE = Base(0, [[]])
@@ -87,10 +96,10 @@ def recover(ledger: Path, lock: Path, *verifiers: Verifier) -> Found:
     base = _base_on_tiles(ledger / "log", promise, published.checkpoint if published else None)
     if base is not None:
         try:
-            return _Scan(verifiers, promise, signed, base).run(paths)
+            return _Scan(ledger / "log", verifiers, promise, signed, base).run(paths)
         except LedgerError:
             pass  # the tiles may be what is wrong, and they are no evidence: the segments decide
-    return _Scan(verifiers, promise, signed, _WHOLE).run(paths)
+    return _Scan(ledger / "log", verifiers, promise, signed, _WHOLE).run(paths)
 
 
 def _promised(lock: Path, verifiers: Sequence[Verifier]) -> Promise | None:
@@ -166,12 +175,59 @@ def _base_on_tiles(log: Path, promise: Promise | None, published: Checkpoint | N
     return Base(size, levels)
 
 
+@dataclass
+class _Gaps:
+    """What is not as it was closed, and what of that the log explains."""
+
+    holes: list[tuple[Hole, str]] = field(default_factory=list)  # with what is wrong if it was not erased
+    changed: list[tuple[Path, bytes, bytes]] = field(
+        default_factory=list
+    )  # the SHA-256 that is stated; that it has
+    stated: dict[int, Segment] = field(default_factory=dict)  # by first index
+    erased: list[tuple[int, Erase]] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raises Damaged or Tampered for what no ERASE entry explains."""
+        links = {e.old_file_sha256: e.new_file_sha256 for _, e in self.erased if e.kind == Erased.RECORD}
+        destroyed = [entry for _, entry in self.erased if entry.kind == Erased.SEGMENT]
+        keys, files = {e.object_id for e in destroyed}, {e.old_file_sha256 for e in destroyed}
+        for hole, wrong in self.holes:
+            at = hole.first
+            while at < hole.end:
+                stated = self.stated.get(at)
+                # One that was written anew before has another key than the one that is stated.
+                if stated is None or not (
+                    stated.dek_id in keys or files.intersection(chain(stated.file_sha256, links))
+                ):
+                    raise Damaged(wrong)
+                at += stated.entries
+        for path, stated_sha256, has in self.changed:
+            if has not in chain(stated_sha256, links):
+                raise Tampered(
+                    f"{path}: is not the file that was closed, and no ERASE entry explains it; {_ADVICE}"
+                )
+
+
+def chain(sha256: bytes, links: Mapping[bytes, bytes]) -> list[bytes]:
+    """What the file of that hash became, one after the other, by the ERASE entries' hashes, old to new."""
+    found = [sha256]
+    while (following := links.get(found[-1])) is not None and following not in found:
+        found.append(following)
+    return found
+
+
 class _Scan:
     """One reading of the segments, from the one that holds the entry at `base` on."""
 
     def __init__(
-        self, verifiers: Sequence[Verifier], promise: Promise | None, signed: list[Signed], base: Base
+        self,
+        log: Path,
+        verifiers: Sequence[Verifier],
+        promise: Promise | None,
+        signed: list[Signed],
+        base: Base,
     ) -> None:
+        self._log = log
         self._origin = hashlib.sha256(verifiers[0].name.encode()).digest()
         self._verifiers = verifiers
         self._chain = Chain(verifiers)
@@ -181,30 +237,65 @@ class _Scan:
         self._base = base
         self._builder = Builder.resumed(base.size, base.levels)
         self._signed = sorted((one.checkpoint for one in signed), key=lambda checkpoint: checkpoint.size)
+        self._end = 0
         self._last: Scanned | None = None
         self._closing: Segment | None = None  # what the next segment has to state about the last
+        self._gaps = _Gaps()
 
     def run(self, paths: list[Path]) -> Found:
         begin = 0
         while begin + 1 < len(paths) and _first(paths[begin + 1]) <= self._base.size:
             begin += 1
         paths = paths[begin:]
+        self._end = min(self._base.size, _first(paths[0])) if paths else 0
+        parts: list[Path | Hole] = []
         cut: Cut | None = None
-        for path in list(paths):
-            torn = self._scan(path, is_last=path == paths[-1], is_first=begin == 0 and path == paths[0])
+        for path in paths:
+            if _first(path) > self._end:
+                parts.append(self._hole(path))
+            torn = self._scan(path, is_last=path == paths[-1], is_first=_first(path) == 0)
             if torn is not None:
                 cut = Cut(path, torn)
+            parts.append(path)
         if cut is not None and not cut.torn.keep:
-            paths.pop()
+            parts.pop()
         size = self._last.end if self._last else 0
         if size < self._promised:
             raise Damaged(
                 f"the segments end at entry {size}, but {self._promised} entries are signed for; "
                 f"bring the missing segments back from a copy"
             )
+        self._gaps.check()
         memos = self._last.memos if self._last else []
         recovered = Recovered(memos, cut is None and self._clean(size), cut, size)
-        return Found(self._promise, self._base, paths, self._closing, recovered, self._in_force(size))
+        return Found(
+            self._promise, self._base, parts, self._closing, recovered, self._in_force(size), self._gaps.erased
+        )
+
+    def _hole(self, path: Path) -> Hole:
+        """What lies before this segment and in no other. Erased or lost: that is known at the end."""
+        hole = Hole(self._end, _first(path))
+        if self._end:
+            wrong = f"begins with entry {hole.end}, but the segment before ends at {hole.first}"
+        else:
+            wrong = "is not the log's first segment, but there is none before it"
+        wrong = f"{path}: {wrong}; {_ADVICE}"
+        at = hole.first
+        for entries in _bundled(self._log, hole, wrong):
+            for data in entries:
+                if data[:4] == SEGMENT_PREFIX:
+                    self._state(parse(data))
+            self._gaps.erased += erasures(entries, at)
+            self._follow_keys(key_entries(entries, at))
+            self._extend(entries, at)
+            at += len(entries)
+        self._gaps.holes.append((hole, wrong))
+        self._end, self._last, self._closing = hole.end, None, None
+        return hole
+
+    def _state(self, entry: object) -> None:
+        if isinstance(entry, Segment):
+            self._gaps.stated[entry.first_index] = entry
 
     def _in_force(self, size: int) -> Verifier | None:
         """Whose turn it is to sign, having found that each checkpoint is signed by the key whose turn it was.
@@ -242,8 +333,15 @@ class _Scan:
             return scanned
         self._check_place(path, scanned)
         self._check_stated(path, scanned, is_first)
-        self._extend(scanned)
-        self._last = scanned
+        self._state(scanned.stated)
+        self._gaps.erased += scanned.erased
+        if self._promise is None and scanned.records:
+            raise Tampered(
+                "there are records, but no lock: it was removed; bring it back, since signing on may fork the log"
+            )
+        self._follow_keys(scanned.keys)
+        self._extend(scanned.entries, scanned.header.first_index)
+        self._last, self._end = scanned, scanned.end
         self._closing = scanned.closing(leaf_hash(encode(scanned.stated)) if scanned.stated else bytes(32))
         return scanned.torn
 
@@ -267,16 +365,22 @@ class _Scan:
         elif scanned.stated is None:
             raise Tampered(f"{path}: does not state the segment before it")
         elif self._closing is not None and scanned.stated != self._closing:
-            raise Tampered(f"{path}: states another segment before it than is there; {_ADVICE}")
+            before, stated = self._closing, scanned.stated
+            last = self._last.header if self._last is not None else None
+            if (
+                last is None
+                or not last.rewritten
+                or stated
+                != replace(
+                    before, file_bytes=stated.file_bytes, file_sha256=stated.file_sha256, dek_id=stated.dek_id
+                )
+            ):
+                raise Tampered(f"{path}: states another segment before it than is there; {_ADVICE}")
+            self._gaps.changed.append((path.with_name(last.file_name), stated.file_sha256, before.file_sha256))
 
-    def _extend(self, scanned: Scanned) -> None:
+    def _extend(self, entries: list[bytes], first: int) -> None:
         """Into the tree, stopping at each size that was signed for."""
-        if self._promise is None and scanned.records:
-            raise Tampered(
-                "there are records, but no lock: it was removed; bring it back, since signing on may fork the log"
-            )
-        self._follow_keys(scanned)
-        hashes = leaf_hashes(scanned.entries[max(0, self._builder.size - scanned.header.first_index) :])
+        hashes = leaf_hashes(entries[max(0, self._builder.size - first) :])
         while self._signed and self._signed[0].size <= self._builder.size + len(hashes):
             due = self._signed.pop(0)
             more = due.size - self._builder.size
@@ -289,22 +393,41 @@ class _Scan:
                 )
         self._builder.extend(hashes)
 
-    def _follow_keys(self, scanned: Scanned) -> None:
-        for index, entry in scanned.keys:
+    def _follow_keys(self, found: list[tuple[int, Key]]) -> None:
+        for index, entry in found:
             try:
                 self._chain.take(index, entry)
             except LedgerError as error:
                 raise type(error)(f"entry {index}: {error}; nothing is signed on top of this") from None
 
 
-def entries_from(found: Found) -> Iterator[list[bytes]]:
-    """The entries from `found.base` on, a segment at a time, read again: they need not all fit in memory."""
+def entries_from(found: Found, log: Path) -> Iterator[list[bytes]]:
+    """The entries from `found.base` on, a part at a time, read again: they need not all fit in memory."""
     at = found.base.size
-    for path in found.segments:
-        scanned = scan(_read(path), _first(path), found.recovered.size)
+    for part in found.parts:
+        if isinstance(part, Hole):
+            hole = part._replace(first=max(at, part.first))
+            for entries in _bundled(log, hole, "entries of erased segments are not in the bundles any more"):
+                yield entries
+                at += len(entries)
+            continue
+        scanned = scan(_read(part), _first(part), found.recovered.size)
         if isinstance(scanned, Scanned):
             yield scanned.entries[at - scanned.header.first_index :]
             at = scanned.end
+
+
+def _bundled(log: Path, hole: Hole, wrong: str) -> Iterator[list[bytes]]:
+    """The hole's entries, out of full bundles: no segment is erased before those are durable. Raises Damaged."""
+    for number in range(hole.first // TILE_WIDTH, -(-hole.end // TILE_WIDTH)):
+        path = log / tiles.bundle_path(number)
+        try:
+            entries = tiles.parse_bundle(path.read_bytes(), TILE_WIDTH)
+        except (OSError, Damaged) as error:
+            said = error if isinstance(error, Damaged) else (error.strerror or str(error)).lower()
+            raise Damaged(f"{wrong}; if it was erased on purpose, bring back {path}: {said}") from None
+        start = number * TILE_WIDTH
+        yield entries[max(0, hole.first - start) : hole.end - start]
 
 
 def _first(path: Path) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gatebook.errors import Damaged
 from gatebook.ledger import segment
-from gatebook.ledger.entry import KEY_PREFIX, Key, Segment, parse
+from gatebook.ledger.entry import ERASE_PREFIX, KEY_PREFIX, Erase, Key, Segment, parse
 from gatebook.ledger.segment import SEALED, Clear, Frame, FrameError, Header, Memo, Place, Sealed
 from gatebook.ledger.torn import intact_frames, torn_from
 
@@ -32,7 +32,7 @@ class Torn(NamedTuple):
 class Scanned:
     """What a segment holds. `stated`: the SEGMENT entry that it begins with, about the one before.
 
-    `keys`: its KEY entries, each with its index.
+    `keys` and `erased`: its KEY and ERASE entries, each with its index.
     """
 
     header: Header
@@ -45,6 +45,7 @@ class Scanned:
     file_bytes: int = 0
     file_sha256: bytes = b""
     torn: Torn | None = None
+    erased: list[tuple[int, Erase]] = field(default_factory=list)
 
     @property
     def end(self) -> int:
@@ -72,15 +73,26 @@ class Scanned:
             first = parse(frame.entries[0])
             self.stated = first if isinstance(first, Segment) else None
         if isinstance(frame, Clear):
-            for index, data in enumerate(frame.entries, frame.place.first_index):
-                if data[:4] == KEY_PREFIX and isinstance(entry := parse(data), Key):
-                    self.keys.append((index, entry))
+            self.keys += key_entries(frame.entries, frame.place.first_index)
+            self.erased += erasures(frame.entries, frame.place.first_index)
         if isinstance(frame, Sealed):
             self.records += len(frame.commitments)
             low, high = self.times or (frame.t_min_us, frame.t_max_us)
             self.times = min(low, frame.t_min_us), max(high, frame.t_max_us)
         self.entries += frame.entries
         self.file_bytes = frame.end
+
+
+def erasures(entries: list[bytes], first: int) -> list[tuple[int, Erase]]:
+    """The ERASE entries among these, by index. Raises Damaged."""
+    found = ((index, parse(data)) for index, data in enumerate(entries, first) if data[:4] == ERASE_PREFIX)
+    return [(index, entry) for index, entry in found if isinstance(entry, Erase)]
+
+
+def key_entries(entries: list[bytes], first: int) -> list[tuple[int, Key]]:
+    """The KEY entries among these, by index. Raises Damaged."""
+    found = ((index, parse(data)) for index, data in enumerate(entries, first) if data[:4] == KEY_PREFIX)
+    return [(index, entry) for index, entry in found if isinstance(entry, Key)]
 
 
 def scan(data: bytes, begins: int, promised: int | None) -> Scanned | Torn:

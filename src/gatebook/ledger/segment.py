@@ -6,13 +6,14 @@
     "GBFM" memo     bytes of the caller's, bound to the frame behind it
     all:   magic 4 | number u32 | first_index u64 | n u32 | length u32 | ... | SHA256 of the frame so far 32
 
-The tree can be rebuilt from the clear parts: `parse_frames` never needs a key. `open_frame` never returns a
-record that its commitment does not name. Counter nonces: a (DEK, number) pair is never used twice, which is
-the writer's to keep. Pure.
+Salts are derived, but for a segment that was written anew to remove a record (`explicit`). The tree can be rebuilt
+from the clear parts: `parse_frames` never needs a key. `open_frame` never returns a record that its commitment
+does not name. Counter nonces: a (DEK, number) pair is never used twice, which is the writer's to keep. Pure.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +28,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from gatebook.errors import Damaged, Tampered
+from gatebook.ledger import explicit
 from gatebook.ledger.entry import MAGIC as ENTRY_MAGIC
 from gatebook.ledger.entry import RECORD_PREFIX, encode_records
+from gatebook.ledger.explicit import Opened, Removed
 from gatebook.ledger.tiles import encode_bundle, parse_bundle
 
 HEADER_BYTES: Final = 128
@@ -38,7 +41,8 @@ MAX_FRAME_ENTRIES: Final = 1 << 16
 
 SEALED, CLEAR, MEMO = b"GBFR", b"GBFE", b"GBFM"
 _MAGIC = b"GBSEG\0\1\n"
-_MODES = bytes([1, 1, 1, 0, 0, 0, 0, 0])  # AES-256-GCM, zstd, JSON, derived salts, u32 0
+# AES-256-GCM, zstd, JSON, how salts are had, u32 0
+_DERIVED, _EXPLICIT = bytes([1, 1, 1, 0, 0, 0, 0, 0]), bytes([1, 1, 1, 1, 0, 0, 0, 0])
 _HEADER = struct.Struct(">8s16s16sQQ8s32s")
 _HEAD = struct.Struct(">4sIQII")
 _TIMES = struct.Struct(">QQ")
@@ -71,13 +75,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Who a segment is. `dek_id` NO_DEK: there is no key, and no record."""
+    """Who a segment is. `dek_id` NO_DEK: there is no key, and no record. `rewritten`: it has explicit salts."""
 
     segment_id: bytes
     dek_id: bytes
     first_index: int
     created_us: int
     origin_sha256: bytes
+    rewritten: bool = False
 
     @property
     def file_name(self) -> str:
@@ -99,7 +104,7 @@ def encode_header(header: Header) -> bytes:
         header.dek_id,
         header.first_index,
         header.created_us,
-        _MODES,
+        _EXPLICIT if header.rewritten else _DERIVED,
         header.origin_sha256,
     )
     return body + _sha256(body).digest()
@@ -113,9 +118,9 @@ def parse_header(data: bytes) -> Header:
     if _sha256(body).digest() != data[96:HEADER_BYTES]:
         raise Damaged("segment header does not match its own hash")
     magic, segment_id, dek_id, first_index, created_us, modes, origin = _HEADER.unpack(body)
-    if magic != _MAGIC or modes != _MODES:
+    if magic != _MAGIC or modes not in (_DERIVED, _EXPLICIT):
         raise Damaged(f"segment of an unknown format: {magic.hex()}, {modes.hex()}; a newer gatebook may know it")
-    return Header(segment_id, dek_id, first_index, created_us, origin)
+    return Header(segment_id, dek_id, first_index, created_us, origin, modes == _EXPLICIT)
 
 
 # -- keys, salts, commitments ---------------------------------------------------------------------------
@@ -212,13 +217,19 @@ def seal_frame(
 ) -> tuple[bytes, list[bytes]]:
     """The frame's bytes and its records' commitments. `header`: the segment's; `place.offset` is not used."""
     made = _commitments(keys, place.first_record, records)
+    return seal(header, keys, place, made, times_us, compress(_pack(records))), made
+
+
+def seal(
+    header: bytes, keys: Keys, place: Place, made: list[bytes], times_us: tuple[int, int], payload: bytes
+) -> bytes:
+    """The frame's bytes around what is packed and compressed already. `made`: its commitments."""
     joined = b"".join(made)
-    payload = compress(_pack(records))
     times = _TIMES.pack(*times_us)
-    head = _HEAD.pack(SEALED, place.number, place.first_index, len(records), len(payload) + 16) + times
+    head = _HEAD.pack(SEALED, place.number, place.first_index, len(made), len(payload) + 16) + times
     ciphertext = keys.aead.encrypt(_nonce(place.number), payload, _aad(header, head, joined))
     frame = b"".join((head, joined, ciphertext))
-    return frame + _sha256(frame).digest(), made
+    return frame + _sha256(frame).digest()
 
 
 def clear_frame(place: Place, entries: Sequence[bytes]) -> bytes:
@@ -254,22 +265,54 @@ def open_frame(
     keys: Keys,
     frame: Sealed,
     decompress: Callable[[bytes], bytes] | None = None,
-) -> list[bytes]:
+) -> list[bytes | Removed]:
     """The frame's records, each checked against its commitment. Raises Tampered."""
+    found = open_with_salts(header, keys, frame, decompress)
+    return [one if isinstance(one, Removed) else one.record for one in found]
+
+
+def open_with_salts(
+    header: bytes,
+    keys: Keys,
+    frame: Sealed,
+    decompress: Callable[[bytes], bytes] | None = None,
+) -> list[Opened | Removed]:
+    """As `open_frame`, with each record's salt: what shows others that its commitment is to it."""
+    data, n = _decrypt(header, keys, frame, decompress), len(frame.commitments)
+    with _blaming(frame):
+        if parse_header(header).rewritten:
+            contents = explicit.unpack(data, n)
+        else:
+            made = salts(keys, frame.place.first_record, n)
+            contents = [Opened(salt, one) for salt, one in zip(made, _unpack(data, n), strict=True)]
+    for one, committed in zip(contents, frame.commitments, strict=True):
+        if isinstance(one, Opened) and commitment(*one) != committed:
+            where = f"frame {frame.place.number} at byte {frame.place.offset}"
+            raise Tampered(f"{where}: holds records it does not commit to")
+    return contents
+
+
+@contextlib.contextmanager
+def _blaming(frame: Sealed) -> Iterator[None]:
+    """Whatever its content is wrong with is Tampered: it was encrypted by somebody who had the key."""
+    try:
+        yield
+    except (InvalidTag, ValueError, zstandard.ZstdError) as error:
+        said = "its key does not open it" if isinstance(error, InvalidTag) else str(error)
+        raise Tampered(f"frame {frame.place.number} at byte {frame.place.offset}: {said}") from None
+
+
+def _decrypt(
+    header: bytes, keys: Keys, frame: Sealed, decompress: Callable[[bytes], bytes] | None = None
+) -> bytes:
     place, n = frame.place, len(frame.commitments)
     head = _HEAD.pack(SEALED, place.number, place.first_index, n, len(frame.ciphertext))
     head += _TIMES.pack(frame.t_min_us, frame.t_max_us)
-    try:
+    with _blaming(frame):
         payload = keys.aead.decrypt(
             _nonce(place.number), frame.ciphertext, _aad(header, head, b"".join(frame.commitments))
         )
-        records = _unpack((decompress or _decompress)(payload), n)
-    except (InvalidTag, ValueError, zstandard.ZstdError) as error:
-        said = "its key does not open it" if isinstance(error, InvalidTag) else str(error)
-        raise Tampered(f"frame {place.number} at byte {place.offset}: {said}") from None
-    if _commitments(keys, place.first_record, records) != frame.commitments:
-        raise Tampered(f"frame {place.number} at byte {place.offset}: holds records it does not commit to")
-    return records
+        return (decompress or _decompress)(payload)
 
 
 def _decompress(payload: bytes) -> bytes:

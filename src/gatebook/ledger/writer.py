@@ -25,6 +25,7 @@ from gatebook.ledger.entry import (
     PRODUCER,
     Boot,
     Entry,
+    Erase,
     Key,
     Loss,
     LossReason,
@@ -33,6 +34,7 @@ from gatebook.ledger.entry import (
     encode,
     encode_records,
 )
+from gatebook.ledger.erasing import Erasing, Intent
 from gatebook.ledger.files import Files, full
 from gatebook.ledger.growing import MAX_RECORDS, Growing, Segments
 from gatebook.ledger.keys import Recipient
@@ -65,9 +67,11 @@ class Writer:
         recovered: Recovered,
         first: Growing,
         previous: bytes,
+        erasing: Erasing,
     ) -> None:
         self.recovered = recovered
-        self._segments = segments
+        self.segments = segments
+        self._erasing = erasing
         self._held = held
         self._reserve = reserve
         self._publisher = publisher
@@ -129,7 +133,9 @@ class Writer:
             signers = [signer, *(one for one in also if one.public != signer.public)]
             publisher = Publisher(files, ledger, lock, signers, verifiers[1:], held, found.promise, segments.now)
             make_cut(files, found.recovered.cut)
-            tiler = publisher.rebuild(found.base, found.recovered.size, entries_from(found))
+            erasing = Erasing(files, lock.with_name("erasing"), segments.folder, segments.deks)
+            erasing.settle(found.base.size, found.erased)
+            tiler = publisher.rebuild(found.base, found.recovered.size, entries_from(found, ledger / "log"))
             restore(found.recovered.memos)
             entries = first_entries(found, random(16), boot_digest) + ([encode(handover)] if handover else [])
             header = segments.header(tiler.size, sealed=True)
@@ -141,7 +147,9 @@ class Writer:
             held.release()
             raise
         previous = leaf_hash(entries[0]) if found.last else bytes(32)
-        writer = cls(segments, held, reserve, publisher, tiler, snapshot, found.recovered, first, previous)
+        writer = cls(
+            segments, held, reserve, publisher, tiler, snapshot, found.recovered, first, previous, erasing
+        )
         try:
             tiler.extend(entries)
             writer._plan().write()
@@ -176,7 +184,7 @@ class Writer:
             raise ValueError(
                 f"a frame has 1 to {MAX_RECORDS} records, of at most {MAX_PLAIN_BYTES} bytes together"
             )
-        now = self._segments.now()
+        now = self.segments.now()
         if self._segment.is_due(len(records), now):
             self._roll(len(records))
         first = self.size
@@ -189,10 +197,9 @@ class Writer:
 
     def append_entry(self, entry: Entry, memo: bytes = b"") -> int:
         """One entry that is no record, in a frame of its own; its index. Durable after `sync`."""
-        self._check_usable()
-        if isinstance(entry, Record | Segment | Boot | Key):
-            raise ValueError(f"{type(entry).__name__} entries are the writer's own")
-        return self._append_entry(entry, memo)
+        if isinstance(entry, Key):
+            raise ValueError("Key entries are the writer's own")
+        return self._append_entries([entry], memo)
 
     def hand_over(self, new: Signer) -> int:
         """The log's next key: a KEY entry by the present one, and a checkpoint over it by both; its index.
@@ -202,7 +209,7 @@ class Writer:
         """
         self._check_usable()
         self.sync()
-        index = self._append_entry(hand_over(self._publisher.signer, new), b"")
+        index = self._append_entries([hand_over(self._publisher.signer, new)], b"")
         self.sync()
         # A crash here: the entry is in the log, and no checkpoint covers it; the next start signs one by both.
         plan = self._plan()
@@ -213,14 +220,19 @@ class Writer:
         """From here on these former keys sign no more, by the ids in notes. Their private halves may go."""
         self._publisher.retire(key_ids)
 
-    def _append_entry(self, entry: Entry, memo: bytes) -> int:
-        data = encode(entry)
-        if self._segment.is_due(0, self._segments.now()):
-            self._roll(1)
+    def _append_entries(self, entries: Sequence[Entry], memo: bytes) -> int:
+        """In one frame, so that a crash keeps all of them or none; the index of the first."""
+        self._check_usable()
+        for entry in entries:
+            if isinstance(entry, Record | Segment | Boot):
+                raise ValueError(f"{type(entry).__name__} entries are the writer's own")
+        made = [encode(entry) for entry in entries]
+        if self._segment.is_due(0, self.segments.now()):
+            self._roll(len(made))
         first = self.size
-        with self._failing(1):
-            self._segment.append_entries([data], memo)
-        self._pending.append(data)
+        with self._failing(len(made)):
+            self._segment.append_entries(made, memo)
+        self._pending += made
         return first
 
     def sync(self) -> None:
@@ -237,8 +249,44 @@ class Writer:
     def roll_if_due(self) -> None:
         """Begin a new segment when the present one is full or old enough. `append` does so by itself."""
         self._check_usable()
-        if self._segment.is_due(0, self._segments.now()):
+        if self._segment.is_due(0, self.segments.now()):
             self._roll(0)
+
+    def roll(self) -> None:
+        """Begin a new segment now: the present one is closed, and may be written anew."""
+        self._check_usable()
+        self._roll(0)
+
+    @property
+    def begun_at(self) -> int:
+        """The index of the present segment's first entry: what lies before it is in closed segments."""
+        return self._segment.header.first_index
+
+    @property
+    def tiles_durable(self) -> int:
+        """Up to that tree size tiles and bundles are on disk for good."""
+        return self._publisher.promise.tiles_durable if self._publisher.promise else 0
+
+    def erase(self, intent: Intent, prepare: Callable[[], Sequence[Erase]]) -> int:
+        """Destroy what the intent names, on record by the entries that `prepare` returns; the first one's index.
+
+        What orders it is on record before it begins. `prepare` makes what is to take the place of what is
+        destroyed, durably. On return all is done and signed for, and what was destroyed cannot be read any more.
+        """
+        self._check_usable()
+        self.sync()
+        with self._failing(0):
+            self._erasing.begin(intent)
+            entries = prepare()
+            # A crash here, or before: the next start undoes it.
+        first = self._append_entries(entries, b"")
+        # A crash here: the entries are there, all of them, or none is; the next start finishes, or undoes.
+        self.sync()
+        with self._failing(0):
+            # A crash here, or anywhere before the end: the next start finishes, before it signs for the entries.
+            self._erasing.finish(intent)
+        self._plan().write()
+        return first
 
     def plan_checkpoint(self) -> Plan | None:
         """The checkpoint over all that is durable; None when it is published already. Cheap."""
@@ -283,10 +331,10 @@ class Writer:
     def _begin_next(self, attempted: int, *, sealed: bool) -> None:
         snapshot = self._snapshot()
         entry = encode(self._segment.closing(self._previous))
-        header = self._segments.header(self.size, sealed=sealed)
-        with self._failing(attempted, unborn=self._segments.folder / header.file_name):
+        header = self.segments.header(self.size, sealed=sealed)
+        with self._failing(attempted, unborn=self.segments.folder / header.file_name):
             # A crash here: the old segment is whole and synced; the next start states it.
-            following = self._segments.begin(header, snapshot, [entry])
+            following = self.segments.begin(header, snapshot, [entry])
             # A crash here: the old segment is stated, and the snapshot takes the place of its memos.
             self._segment.close()
         self._segment = following
@@ -318,8 +366,8 @@ class Writer:
         """Use the reserve's room to say what was refused. Where this fails too, the next start makes a cut."""
         self._reserve.release()
         if unborn is not None and unborn.exists():
-            self._segments.files.remove(unborn)
-            self._segments.files.sync_folder(unborn.parent)
+            self.segments.files.remove(unborn)
+            self.segments.files.sync_folder(unborn.parent)
         waiting = len(self._pending) + attempted
         if waiting:
             loss = encode(Loss(PRODUCER, self.synced, self.synced + waiting - 1, LossReason.NOT_WRITTEN))

@@ -10,6 +10,7 @@ lies beyond it is a tail that nobody has signed for yet. Specified in docs/verif
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,8 +19,10 @@ from typing import NamedTuple
 
 from gatebook.errors import Damaged, EnvironmentFault, LedgerError, Tampered
 from gatebook.ledger import keys
+from gatebook.ledger.entry import Erase
 from gatebook.ledger.lock import Signed, open_signed, parse_promise
 from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, Verifier
+from gatebook.ledger.scan import erasures
 from gatebook.ledger.tree import TILE_WIDTH, perfect_root
 from gatebook.ledger.verify.blocks import Block, Blocks, Roots
 from gatebook.ledger.verify.content import Content, Reading
@@ -186,7 +189,7 @@ class _Verification:
             first, end = block_range(number, size)
             self._tell(first, blocks.check(number, source.take(first, end)))
             self._progress(end, size)
-        source.rest()
+        self._history.erasures.unsigned += source.rest(size)
 
     def _tell(self, first: int, block: Block) -> None:
         """The block's entries that are no records, and the times in between, in order."""
@@ -232,11 +235,12 @@ class _Verification:
         if content is None or self._private is None:
             return
         for dek_id, (first, end, why) in content.unreadable.items():
-            if dek_id in self._history.erased:
+            if dek_id in self._history.erasures.destroyed:
                 self._report.note(f"{entries(first, end)}: their key was erased; the proofs hold")
             elif end > first:
                 meaning = f"records among {entries(first, end)} cannot be read with this key store and this key"
                 self._report.found(2, "damaged", f"deks/{dek_id.hex()}.dek", why, meaning)
+        self._history.erasures.compare(content.removed, content.opened)
         if self._private.reading is not None:
             for text in self._private.reading.summary():
                 self._report.note(text)
@@ -280,7 +284,11 @@ class _Source:
         self._first += skip
         return taken if len(taken) == end - first else None
 
-    def rest(self) -> None:
-        """The tail beyond the checkpoint: read, so that its segments are checked too."""
-        for _ in self._runs:
-            pass
+    def rest(self, size: int) -> list[tuple[int, Erase]]:
+        """The tail beyond the checkpoint, read so that its segments are checked too; its ERASE entries."""
+        kept = [Run(self._first, self._buffer, None), *filter(None, [self._next])]
+        found: list[tuple[int, Erase]] = []
+        for run in (*kept, *self._runs):
+            with contextlib.suppress(Damaged):
+                found += [(index, entry) for index, entry in erasures(run.entries, run.first) if index >= size]
+        return found

@@ -7,16 +7,21 @@ not name.
 
 from __future__ import annotations
 
+import hashlib
+from collections import deque
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from gatebook.errors import Damaged, LedgerError, Tampered
 from gatebook.ledger import keys, segment
 from gatebook.ledger.deks import Deks
-from gatebook.ledger.entry import Entry, parse
+from gatebook.ledger.entry import Entry, Erase, parse
+from gatebook.ledger.explicit import Removed
 from gatebook.ledger.read import unwrap
 from gatebook.ledger.segment import NO_DEK, Clear, Header, Sealed
 from gatebook.ledger.verify.report import Remark, Report, entries
+
+_ORDER_WITHIN: Final = 64  # entries between an order and its ERASE entries, at most
 
 
 class Reading(Protocol):
@@ -26,6 +31,8 @@ class Reading(Protocol):
     """
 
     def record(self, index: int, data: bytes) -> Remark | None: ...
+    def removed(self, index: int) -> None: ...
+    def erasure(self, index: int, kind: int, order: bytes) -> Remark | None: ...
     def entry(self, index: int, entry: Entry) -> list[Remark]: ...
     def hole(self, first: int, end: int) -> None: ...
     def summary(self) -> list[str]: ...
@@ -42,6 +49,10 @@ class Content:
         self._head = b""
         self._keys: segment.Keys | None = None
         self._dek_id = NO_DEK
+        self.removed: dict[int, bytes] = {}  # index -> the first 16 bytes of its commitment
+        self.opened: set[bytes] = set()  # DEK ids
+        self._before: deque[bytes] = deque(maxlen=_ORDER_WITHIN)  # the last records
+        self._blind_at = -_ORDER_WITHIN - 1  # the last entry that could not be read
         self.unreadable: dict[bytes, tuple[int, int, str]] = {}  # dek id -> first, end, why
 
     def begin(self, header: Header, head: bytes) -> None:
@@ -50,6 +61,7 @@ class Content:
             return
         try:
             self._keys = unwrap(self._deks, header.dek_id, self._reader)
+            self.opened.add(header.dek_id)
         except LedgerError as error:
             self.unreadable[header.dek_id] = (header.first_index, header.first_index, str(error))
 
@@ -69,10 +81,14 @@ class Content:
             self._report.found(2, "tampered", place, what, f"the records of {entries(first, end)} are not there")
             self.hole(first, end)
             return
-        self._report.records += len(records)
-        if self._reading is not None:
-            for index, data in enumerate(records, first):
+        for index, data in enumerate(records, first):
+            if isinstance(data, Removed):
+                self._removed(index, frame.commitments[index - first])
+                continue
+            self._report.records += 1
+            if self._reading is not None:
                 self._remark(index, self._reading.record(index, data))
+        self._before.extend(data for data in records[-_ORDER_WITHIN:] if isinstance(data, bytes))
 
     def _no_key(self, path: Path, first: int, end: int) -> None:
         if self._dek_id == NO_DEK:
@@ -83,21 +99,42 @@ class Content:
             self.unreadable[self._dek_id] = (begun, end, why)
         self.hole(first, end)
 
+    def _removed(self, index: int, commitment: bytes) -> None:
+        self.removed[index] = commitment[:16]  # it was no order: those are never removed
+        if self._reading is not None:
+            self._reading.removed(index)
+
     def _clear(self, frame: Clear) -> None:
-        if self._reading is None:
-            return
         for index, entry in enumerate(frame.entries, frame.place.first_index):
             try:
                 parsed = parse(entry)
             except Damaged:
                 continue  # `history` says so
-            for remark in self._reading.entry(index, parsed):
-                self._remark(index, remark)
+            if self._reading is not None:
+                for remark in self._reading.entry(index, parsed):
+                    self._remark(index, remark)
+            if isinstance(parsed, Erase):
+                self._order(index, parsed)
+
+    def _order(self, index: int, erased: Erase) -> None:
+        """An order comes right before what it orders, but for a segment's end and others of the same order."""
+        wanted = erased.authorisation_sha256
+        order = next((one for one in reversed(self._before) if hashlib.sha256(one).digest() == wanted), None)
+        if order is not None:
+            if self._reading is not None:
+                self._remark(index, self._reading.erasure(index, erased.kind, order))
+        elif self._blind_at >= index - _ORDER_WITHIN:
+            self._report.note(f"entry {index}: who ordered this erasure cannot be read here")
+        else:
+            meaning = "nobody can tell on whose word it was erased"
+            what = "ERASE names an order that is not on record before it"
+            self._report.found(2, "incomplete", f"entry {index}", what, meaning)
 
     def _remark(self, index: int, remark: Remark | None) -> None:
         if remark is not None:
             self._report.found(2, remark.kind, f"entry {index}", remark.what, remark.consequence)
 
     def hole(self, first: int, end: int) -> None:
+        self._blind_at = end - 1
         if self._reading is not None:
             self._reading.hole(first, end)

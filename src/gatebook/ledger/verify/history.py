@@ -26,13 +26,13 @@ from gatebook.ledger.entry import (
     parse,
 )
 from gatebook.ledger.tree import leaf_hash
+from gatebook.ledger.verify.erased import Erasures
 from gatebook.ledger.verify.report import Report, entries
 from gatebook.ledger.verify.store import Hole, SegmentInfo
 
 RECORD_BYTES = 36
 MAX_SILENCE_US = 180_000_000  # heartbeats come every 60 s
 CLOCK_TOLERANCE_US = 60_000_000
-SEGMENT_KEY = 3  # Erase.kind
 _OWN_LOSSES = frozenset({LossReason.TORN, LossReason.NOT_WRITTEN})
 
 
@@ -43,13 +43,16 @@ class History:
     report: Report
     stated: list[tuple[int, Segment]] = field(default_factory=list)
     boots: list[tuple[int, Boot]] = field(default_factory=list)
-    erased: set[bytes] = field(default_factory=set)
+    erasures: Erasures = field(init=False)
     closed_at: int | None = None
     keys: list[tuple[int, Key]] = field(default_factory=list)
     _sign_us: int | None = None  # the last sign of life since a start
     _previous: bytes | None = bytes(32)  # leaf hash of the last SEGMENT; None: it is not known
     _expected: int | None = 0  # the index behind what is stated
     broken: bool = False
+
+    def __post_init__(self) -> None:
+        self.erasures = Erasures(self.report)
 
     def entry(self, index: int, data: bytes) -> None:
         """One entry that is no record; `data` is what the tree commits to."""
@@ -83,8 +86,7 @@ class History:
             case Loss():
                 self._loss(index, parsed)
             case Erase():
-                self.erased.add(parsed.object_id)
-                self.report.note(f"entry {index}: erasure (kind {parsed.kind}, reason {parsed.reason})")
+                self.erasures.signed.append((index, parsed))
             case Anchor():
                 self.report.note(f"entry {index}: anchored at size {parsed.size}; its receipt is not checked here")
             case Policy():
@@ -163,6 +165,7 @@ class History:
                 self.report.found(
                     1, "tampered", f"segments/{info.path.name}", what, "what it holds is not the log's"
                 )
+        self.erasures.finish((stated for _, stated in self.stated), broken=self.broken)
         for hole in holes:
             self._unexplained(hole, missing, explained)
 
@@ -176,22 +179,22 @@ class History:
             for name, says, has in (
                 ("first entry", stated.first_index, info.header.first_index),
                 ("number of entries", stated.entries, info.end - info.header.first_index),
-                ("key", stated.dek_id, info.header.dek_id),
                 ("times", (stated.t_min_us, stated.t_max_us), times),
+                ("key", stated.dek_id, info.header.dek_id),
                 ("length", stated.file_bytes, info.length),
                 ("SHA-256", stated.file_sha256, info.sha256),
             )
             if says != has
         ]
-        if differ:
+        explained = self.erasures.explains(stated, info)
+        if differ and not (explained and {"key", "length", "SHA-256"}.issuperset(differ)):
             what = f"is not the file that was closed: {', '.join(differ)} changed"
             self.report.found(1, "tampered", f"segments/{info.path.name}", what, "it was written to since")
 
     def _not_there(self, stated: Segment, end: int) -> None:
         name = f"segments/{stated.first_index:016x}-{stated.segment_id[:4].hex()}.gbseg"
         held = entries(stated.first_index, end)
-        if self.erased & {stated.segment_id, stated.dek_id}:
-            self.report.note(f"{name}: erased; the proofs of {held} hold, the records are gone")
+        if self.erasures.missing(stated):
             return
         self.report.found(1, "damaged", name, "is missing", f"the records of {held} cannot be read")
 
