@@ -207,5 +207,5 @@ def test_ten_thousand_accesses_leave_nothing_behind_in_memory() -> None:
         pairing.record(2 * number, encoded([decision(number)])[0])
         pairing.record(2 * number + 1, encoded([outcome(number, 2 * number)])[0])
     held = [value for value in vars(pairing).values() if isinstance(value, dict)]
-    assert len(held) == 5
+    assert len(held) == 6
     assert sum(map(len, held)) == 0
