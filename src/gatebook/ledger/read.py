@@ -43,7 +43,7 @@ class Gap(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What a frame holds. Of a sealed one: when it was sealed, and (index, salt, record) of all that can be read."""
+    """What a frame holds. Of a sealed one: when it was sealed, and (index, salt, record) of what can be read."""
 
     first_index: int
     entries: list[bytes]
