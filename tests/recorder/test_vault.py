@@ -8,13 +8,15 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from gatebook.errors import Damaged, LedgerFull
-from gatebook.recorder.vault import Vault
+from gatebook.recorder.vault import _TABLES, SCHEMA, Vault
 
 KEY = b"k" * 32
 
@@ -141,7 +143,8 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from gatebook.errors import LedgerFull
-from gatebook.recorder.vault import Vault
+
+from gatebook.recorder.vault import _TABLES, SCHEMA, Vault
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 vault = Vault(Path(sys.argv[1]), b"k" * 32)
 kept = vault.pseudonym("alice").hex()
@@ -209,3 +212,22 @@ def test_second_writer_waits_and_gets_the_same(opened: Opened) -> None:
         first.pseudonym("carol")
     second.sync()
     assert first.pseudonym("bob") == second.pseudonym("bob")
+
+
+def test_process_that_starts_at_the_same_moment_does_not_fail_on_the_others_tables(
+    opened: Opened, tmp_path: Path
+) -> None:
+    path = tmp_path / "vault.sqlite"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA journal_mode=WAL")
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(lambda: Vault(path, KEY).close())
+        time.sleep(0.2)  # it has seen that there are no tables, and waits for its turn to make them
+        for statement in _TABLES:
+            other.execute(statement)
+        other.execute(f"PRAGMA user_version = {SCHEMA}")
+        other.execute("COMMIT")
+        other.close()
+        late.result()
+    assert len(opened().pseudonym("alice")) == 16

@@ -140,13 +140,16 @@ class Vault:
 
     def _make_tables(self) -> None:
         """Raises Damaged for a vault of a later version: what it means is not known here."""
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == SCHEMA:
+        if self._version() == SCHEMA:
             return
-        if version:
-            raise Damaged(f"{self._path}: of version {version}, made by a later gatebook; start that one")
         self._db.create_function("fresh_key", 0, lambda: self._random(32))
         self._db.execute("BEGIN IMMEDIATE")
+        version = self._version()  # asked again: another process that starts now may have been faster
+        if version:
+            self._db.execute("ROLLBACK")
+            if version != SCHEMA:
+                raise Damaged(f"{self._path}: of version {version}, made by a later gatebook; start that one")
+            return
         for statement in _TABLES:
             self._db.execute(statement)
         if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'pseudonym'").fetchone():
@@ -155,6 +158,10 @@ class Vault:
         self._db.execute(f"PRAGMA user_version = {SCHEMA}")
         # A crash before this: the old vault, whole. After it: the new one, with all the old pseudonyms.
         self._db.execute("COMMIT")
+
+    def _version(self) -> int:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        return int(version)
 
     # -- names ------------------------------------------------------------------------------------------
     def pseudonym(self, name: str) -> bytes:
