@@ -5,8 +5,6 @@ What a grant is, and who may do what to it, is identity.grant's and identity.gra
 
 from __future__ import annotations
 
-import os
-import pwd
 import secrets
 import sys
 import time
@@ -21,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gatebook import record
+from gatebook.cli.actor import whoever
 from gatebook.cli.key import moment
 from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
 from gatebook.cli.report import harmless, note, say, say_json
@@ -29,14 +28,11 @@ from gatebook.config.model import Configuration
 from gatebook.config.value import parse_duration
 from gatebook.identity import grant_file
 from gatebook.identity.grant import Grant
-from gatebook.identity.grant_file import Person
 from gatebook.identity.keyed import read_keys
 from gatebook.recorder.submit import submit
 from gatebook.scrub import Scrubber
 
 _COLUMNS = ("id", "state", "role", "provider", "of", "seconds", "requested_by", "decided_by", "until", "reason")
-_LOGIN = Path("/proc/self/loginuid")
-_NO_LOGIN = 0xFFFF_FFFF
 _scrub = Scrubber().scrub
 
 GrantId = Annotated[str, typer.Argument(metavar="ID", help="The grant's id, from the list.")]
@@ -137,20 +133,6 @@ def list_grants(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> N
     for entry in told:
         table.add_row(*(Text(harmless(str(entry[name] or "-")), overflow="fold") for name in _COLUMNS))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 1000, highlight=False).print(table)
-
-
-def whoever() -> Person:
-    """The OS user who logged in: sudo and su do not change who that is. Without a login, who runs this."""
-    try:
-        login = int(_LOGIN.read_text("ascii"))
-    except (OSError, ValueError):
-        login = _NO_LOGIN
-    uid = os.getuid() if login == _NO_LOGIN else login
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = ""  # nobody that the configuration could name
-    return Person(f"os:{uid}", name)
 
 
 def _decide(grant_id: str, decision: Literal["approved", "denied"], config: Path) -> tuple[Grant, float]:

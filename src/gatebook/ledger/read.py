@@ -339,6 +339,19 @@ class Reader:
         return found, found.at(index)
 
 
+def entries_since(folder: Path, start: int) -> Iterator[tuple[int, bytes]]:
+    """(index, entry) from `start` on, of all that is whole on disk; needs no key. Raises Damaged, OSError."""
+    listed = list_segments(folder)
+    first = max(bisect_right([first for first, _ in listed], start) - 1, 0)
+    for _, path in listed[first:]:
+        found = SegmentFile(path)
+        found.scan()
+        for span in found.spans:
+            if span.place.first_index + span.n > start:
+                inside = enumerate(found.frame(span).entries, span.place.first_index)
+                yield from ((index, entry) for index, entry in inside if index >= start)
+
+
 def list_segments(folder: Path) -> list[tuple[int, Path]]:
     """(first index, path), in order, by the files' names. Other files are passed over."""
     listed = []

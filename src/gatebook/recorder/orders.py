@@ -8,42 +8,18 @@ of its own and a line in ORDERS.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from gatebook import record
-from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault, UsageError
-from gatebook.ledger.entry import Entry
-from gatebook.ledger.writer import Writer
-from gatebook.paths import Paths
-from gatebook.recorder.vault import Vault
+from gatebook.recorder.forget import forget
+from gatebook.recorder.hands import Handler, Hands, Parameters
+
+__all__ = ["ORDERS", "Hands", "Parameters", "obey"]
 
 
-class Hands(NamedTuple):
-    """What a handler works with. Nothing of it is durable before `writer.sync`."""
-
-    configuration: Configuration
-    paths: Paths
-    writer: Writer
-    vault: Vault
-
-    def record(self, made: record.Record) -> tuple[int, bytes]:
-        """Append a record; its index, and its exact bytes."""
-        data = record.encode(made)
-        return self.writer.append([data]), data
-
-    def enter(self, entry: Entry) -> int:
-        """Append an entry that is no record; its index."""
-        return self.writer.append_entry(entry)
-
-
-Parameters = dict[str, Any]
-Handler = Callable[[Hands, Parameters], dict[str, Any]]
-
-ORDERS: Final[dict[str, Handler]] = {}
+ORDERS: Final[dict[str, Handler]] = {"forget": forget}
 
 
 def obey(hands: Hands, verb: str, parameters: bytes) -> bytes:

@@ -31,6 +31,7 @@ from gatebook.ledger.lock import Promise
 from gatebook.ledger.logkeys import load_log_keys, mend
 from gatebook.ledger.writer import Writer
 from gatebook.paths import Paths, check_private, make_private
+from gatebook.recorder.forget import finish_all
 from gatebook.recorder.gatewaylog import GatewayLog
 from gatebook.recorder.journal import Journal, Told
 from gatebook.recorder.keyring import Readers, end_overlap
@@ -153,6 +154,7 @@ class Recorder:
         self._writer = open_writer(
             configuration, paths, self._journal, clock=clock, files=files, readers=self._readers
         )
+        finish_all(self._writer, self._vault, paths.ledger / "segments")  # before anything else is written
         self._service = Service(
             self._writer,
             self._journal,

@@ -7,9 +7,10 @@ twice: once a message was sent, whatever goes wrong is an error, though it may b
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from gatebook import record, wire
 from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault, LedgerBusy, RecorderUnavailable
 from gatebook.paths import Paths
+from gatebook.recorder.forget import finish_all
 from gatebook.recorder.journal import Journal
 from gatebook.recorder.orders import Hands, Parameters, obey
 from gatebook.recorder.process import load_pseudonym_key, open_writer
@@ -106,24 +108,30 @@ def ask(paths: Paths, message: wire.Message, timeout_s: float = TIMEOUT_S) -> wi
 
 
 def _append(configuration: Configuration, paths: Paths, items: list[wire.Item]) -> int:
-    journal = Journal()
-    writer = open_writer(configuration, paths, journal)
     done: list[int] = []
-    try:
+    with _opened(configuration, paths) as (journal, hands):
         journal.add(items, done.append)
-        journal.commit(writer)
-    finally:
-        writer.close()
+        journal.commit(hands.writer)
     return done[0]
 
 
 def _obey(configuration: Configuration, paths: Paths, verb: str, parameters: bytes) -> bytes:
-    vault = Vault(paths.vault, load_pseudonym_key(paths.keys))
+    with _opened(configuration, paths) as (_, hands):
+        return obey(hands, verb, parameters)
+
+
+@contextlib.contextmanager
+def _opened(configuration: Configuration, paths: Paths) -> Iterator[tuple[Journal, Hands]]:
+    """The ledger and the vault, recovered; an erasure that was begun is finished before anything else."""
+    journal = Journal()
+    period_s = configuration.audit.pseudonym_period
+    writer = open_writer(configuration, paths, journal)
     try:
-        writer = open_writer(configuration, paths, Journal())
+        vault = Vault(paths.vault, load_pseudonym_key(paths.keys), period_s=period_s)
         try:
-            return obey(Hands(configuration, paths, writer, vault), verb, parameters)
+            finish_all(writer, vault, paths.ledger / "segments")
+            yield journal, Hands(configuration, paths, writer, vault)
         finally:
-            writer.close()
+            vault.close()
     finally:
-        vault.close()
+        writer.close()
