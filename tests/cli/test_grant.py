@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.test_revoke import Deployment
 
-from gatebook.cli.grant import whoever
+from gatebook.cli.actor import whoever
 from gatebook.identity import grant_file
 
 ASKED = ("--role", "admin", "--for", "1h", "--reason", "incident", "--identity", "staff")

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from gatebook import holds, record
 from gatebook.access.filter import parse_time
-from gatebook.cli.grant import whoever
+from gatebook.cli.actor import whoever
 from gatebook.cli.key import moment
 from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
 from gatebook.cli.report import harmless, note, say, say_json
