@@ -17,6 +17,7 @@ from gatebook.evidence.check import Checked, check
 from gatebook.evidence.examine import Progress
 from gatebook.ledger.note import Verifier
 from gatebook.ledger.proof import MAX_PROOF_BYTES, Proven, check_proof, parse_proof
+from gatebook.ledger.receipt import BEGINS
 from gatebook.ledger.verify.report import entries
 
 
@@ -186,7 +187,7 @@ def text_of(value: Any) -> str:
 
 
 def kind_of(path: Path) -> str:
-    """proof or bundle, by the file's first bytes. Raises EnvironmentFault, or Damaged when it is neither."""
+    """proof, bundle or receipt, by the file's first bytes. Raises EnvironmentFault, Damaged for anything else."""
     try:
         with path.open("rb") as stream:
             head = stream.read(64)
@@ -196,4 +197,9 @@ def kind_of(path: Path) -> str:
         return "proof"
     if head.startswith(b"PK\x03\x04"):
         return "bundle"
-    raise Damaged(f"{path}: neither a ledger's folder, nor a proof (.tlog-proof), nor a bundle of evidence (.zip)")
+    if head.startswith(BEGINS):
+        return "receipt"
+    raise Damaged(
+        f"{path}: neither a ledger's folder, nor a proof (.tlog-proof), nor a bundle of evidence (.zip), nor the "
+        f"receipt of an erasure (.json)"
+    )

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gatebook.access.pairing import Pairing
 from gatebook.access.totals import Totals
 from gatebook.cli import completeness
+from gatebook.cli.erased import find_restored, say_verified, verify_receipt
 from gatebook.cli.evidence import (
     bundle_summary,
     bundle_told,
@@ -44,19 +45,20 @@ _COLOURS = {"tampered": "31", "damaged": "31", "incomplete": "33"}
 
 
 class _Place(NamedTuple):
-    """Where the parts of what is verified lie; `lock` and `deks` may not exist."""
+    """Where the parts of what is verified lie; `lock`, `deks` and `vault` may not exist."""
 
     ledger: Path
     lock: Path
     deks: Path
     keys: Path
+    vault: Path
 
 
 def verify(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A proof, a bundle, or a copy of a state folder or of its ledger. Default: this deployment.",
+            help="A proof, bundle or receipt; a copy of a state folder or ledger. Default: this deployment.",
             show_default=False,
         ),
     ] = None,
@@ -102,6 +104,7 @@ def verify(
             outside=outside,
             progress=progress,
         )
+    find_restored(report, place.vault)
     if own_word:
         report.rests_on.append(
             f"{place.keys / keys.LOG_PUB} came with the copy: whoever made that made the key too"
@@ -120,12 +123,15 @@ def _verify_file(path: Path, key: str | None, config: Path, as_json: bool) -> No
         verifier: Verifier | None = named_key(key)
     elif config.exists():
         verifier, _ = _verifier(_place(None, config), None, is_copy=False)
-    elif kind == "proof":
+    elif kind != "bundle":
         raise EnvironmentFault(f"{path}: name the log's public key by --key, as you were given it")
     else:
         verifier = None
     if kind == "proof" and verifier is not None:
         verify_proof(path, verifier, as_json=as_json)
+        return
+    if kind == "receipt" and verifier is not None:
+        (say_json if as_json else say_verified)(verify_receipt(path, verifier))
         return
     with _progress(quiet=as_json) as progress:
         checked = verify_bundle(path, verifier, progress)
@@ -155,11 +161,11 @@ def _place(path: Path | None, config: Path) -> _Place:
     """Raises EnvironmentFault when there is no ledger."""
     if path is None:
         paths = Paths(state_dir(config))
-        return _Place(paths.ledger, paths.lock, paths.deks, paths.keys)
+        return _Place(paths.ledger, paths.lock, paths.deks, paths.keys, paths.vault)
     for state, ledger in ((path, path / "ledger"), (path.parent, path)):
         if (ledger / "log").is_dir():
             paths = Paths(state)
-            return _Place(ledger, paths.lock, paths.deks, paths.keys)
+            return _Place(ledger, paths.lock, paths.deks, paths.keys, paths.vault)
     raise EnvironmentFault(
         f"{path}: no ledger in it; expected a state folder, or a folder with log/ and segments/"
     )

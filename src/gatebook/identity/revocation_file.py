@@ -120,6 +120,34 @@ def _covers(old: Revocation, new: Revocation) -> bool:
     return old.before is None or (new.before is not None and new.before <= old.before)
 
 
+FORGOTTEN = "somebody who was forgotten"
+
+
+def unlink(path: Path, key: str, *, now: float, random: Callable[[int], bytes]) -> int:
+    """Whoever `key` names was forgotten: what refuses them stays, what leads from it to records goes. How many.
+
+    The record of a revocation gives its id and the pseudonym, this file the id and the keyed name: together they
+    would tell who it was to anybody who has pseudonym.key and guesses. So it gets another id.
+    """
+    with kept.change(path, KIND) as change:
+        entries = change.document.revocations
+        taken = {entry.id for entry in entries}
+        after = []
+        for entry in entries:
+            if entry.key == key and entry.shown != FORGOTTEN:
+                made = next(name for name in iter(lambda: make_id(random), "") if name not in taken)
+                taken.add(made)
+                entry = msgspec.structs.replace(
+                    entry, id=made, shown=FORGOTTEN, reason=FORGOTTEN, created=int(now)
+                )
+            after.append(entry)
+        changed = sum(new is not old for new, old in zip(after, entries, strict=True))
+        if changed:
+            # That they were forgotten is on record; this refuses neither more nor less than before.
+            change.become(Document(version=1, revocations=tuple(after)), lambda: None)
+    return changed
+
+
 def undo(path: Path, revocation_id: str, *, announce: Announce) -> Revocation:
     """What it refused is accepted again within a second. Raises GatebookError."""
     if not re.fullmatch(ID, revocation_id):

@@ -18,14 +18,12 @@ from msgspec import Meta
 
 from gatebook import holds, record
 from gatebook.errors import EnvironmentFault, GatebookError, UsageError
-from gatebook.ledger.entry import RECORD_PREFIX, Erase, encode, parse
+from gatebook.ledger.entry import RECORD_PREFIX, Erase, Erased, EraseReason, encode, parse
 from gatebook.ledger.read import entries_since
 from gatebook.ledger.writer import Writer
 from gatebook.recorder.hands import Hands, Parameters
 from gatebook.recorder.vault import Erasure, Vault
 
-SUBJECT: Final = 1  # Erase.kind
-BY_REQUEST: Final = 1  # Erase.reason
 MAX_LISTED: Final = 256  # pseudonyms in the record; each has its own ERASE
 NOBODY: Final = "nothing was erased: the vault has no row of that person"
 _NO_FILE: Final = bytes(32)
@@ -67,7 +65,7 @@ def forget(hands: Hands, parameters: Parameters) -> dict[str, Any]:
         )
         data = record.encode(made)
         # A crash before this: nothing has happened. After it: the next process finishes.
-        begun = hands.vault.begin_erasure(hands.writer.synced, BY_REQUEST, data, pseudonyms)
+        begun = hands.vault.begin_erasure(hands.writer.synced, EraseReason.REQUEST, data, pseudonyms)
         told = finish(hands.writer, hands.vault, begun, hands.paths.ledger / "segments")
     return told | {"origin": hands.configuration.origin, "began": [row.began for row in rows]}
 
@@ -91,7 +89,7 @@ def finish(writer: Writer, vault: Vault, begun: Erasure, segments: Path) -> dict
     authorisation = hashlib.sha256(begun.record).digest()
     for pseudonym in begun.pseudonyms:
         if pseudonym not in erased:
-            entry = Erase(SUBJECT, pseudonym, _NO_FILE, _NO_FILE, begun.reason, authorisation)
+            entry = Erase(Erased.SUBJECT, pseudonym, _NO_FILE, _NO_FILE, begun.reason, authorisation)
             erased[pseudonym] = writer.append_entry(entry)
     # A crash here: the first of these entries may be durable; the next process finds which, and adds the rest.
     writer.sync()
@@ -104,7 +102,9 @@ def finish(writer: Writer, vault: Vault, begun: Erasure, segments: Path) -> dict
             {
                 "index": erased[each],
                 "pseudonym": each.hex(),
-                "entry": encode(Erase(SUBJECT, each, _NO_FILE, _NO_FILE, begun.reason, authorisation)).hex(),
+                "entry": encode(
+                    Erase(Erased.SUBJECT, each, _NO_FILE, _NO_FILE, begun.reason, authorisation)
+                ).hex(),
             }
             for each in begun.pseudonyms
         ],
@@ -123,6 +123,6 @@ def _on_record(begun: Erasure, segments: Path) -> tuple[int | None, dict[bytes, 
             told = index if told is None else told
             continue
         entry = parse(data)
-        if isinstance(entry, Erase) and entry.kind == SUBJECT and entry.object_id in begun.pseudonyms:
+        if isinstance(entry, Erase) and entry.kind == Erased.SUBJECT and entry.object_id in begun.pseudonyms:
             erased[entry.object_id] = index
     return told, erased

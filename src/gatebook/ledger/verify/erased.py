@@ -86,6 +86,7 @@ class Erasures:
 
     def finish(self, stated: Iterable[Segment], *, broken: bool) -> None:
         """`broken`: there are entries that nobody knows, which may have stated what an erasure names."""
+        self.report.forgotten |= {entry.object_id for _, entry in self.signed if entry.kind == Erased.SUBJECT}
         deks = set()
         for one in stated:
             self.became(one)

@@ -57,6 +57,7 @@ class Report:
     why_not: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rests_on: list[str] = field(default_factory=list)
+    forgotten: set[bytes] = field(default_factory=set)  # pseudonyms of which the log says that their row is gone
     account: Account = field(default_factory=Account)
 
     @property

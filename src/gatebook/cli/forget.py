@@ -1,0 +1,101 @@
+"""`gatebook forget`: destroy what leads from the log to a person, and hand out the receipt. No logic.
+
+What is done, and in which order, is recorder.forget's. Neither the record nor the receipt holds the person's name.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gatebook.cli.actor import whoever
+from gatebook.cli.erased import await_receipt, say_receipt
+from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
+from gatebook.cli.report import note, say, say_json, warn
+from gatebook.cli.revoke import deployment, named
+from gatebook.errors import EnvironmentFault, UsageError
+from gatebook.identity.keyed import read_keys
+from gatebook.identity.stored import Stored, stored, unlink
+from gatebook.recorder.forget import NOBODY
+from gatebook.recorder.submit import order
+from gatebook.scrub import Scrubber
+
+_scrub = Scrubber().scrub
+
+
+def forget(
+    subject: Annotated[str, typer.Argument(help="Whom: a caller's name, or a pseudonym from the log.")],
+    reason: Annotated[str, typer.Option(help="Why: a line, for the log. It stays for good: no name in it.")],
+    identity: Annotated[
+        str | None, typer.Option(help="The caller's provider. Needed where the configuration has several.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A new file for the receipt.", show_default=False),
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Forget a person: nobody can tell any more whose their records are, nor open what is sealed in them.
+
+    Cannot be undone; `gatebook subject report` shows before what it is about. It does not lock them out:
+    `gatebook revoke --subject` does.
+
+    Example: `gatebook forget alice --reason "request 17 of 24 November" -o receipt.json`
+    """
+    configuration, paths = deployment(config)
+    reason = _scrub(reason)
+    if subject.casefold() in reason.casefold():
+        raise UsageError("nothing was erased: the reason names the person, and would stay for good; word it anew")
+    if out is not None and out.exists():
+        raise EnvironmentFault(f"nothing was erased: {out} is there already; name a new file")
+    target = named(configuration, paths, read_keys(paths), "subject", subject, identity)
+    now = time.time()
+    asked = {
+        "lookup": target.key,
+        "provider": target.provider,
+        "reason": reason,
+        "actor": whoever().actor,
+    }
+    told: dict[str, Any] | None = None
+    try:
+        told = order(configuration, "forget", asked)
+    except EnvironmentFault as error:
+        if NOBODY not in str(error):
+            raise
+    # A crash from here on: the log has forgotten them; the same command again does the rest.
+    unlinked = unlink(paths, target.key, now, secrets.token_bytes)
+    elsewhere = stored(paths, target.provider, subject, target.key, now)
+    if told is None:
+        _say_elsewhere(elsewhere, unlinked)
+        raise EnvironmentFault(
+            NOBODY + ", or they were forgotten before: see `gatebook subject receipt PSEUDONYM`"
+        )
+    lines = await_receipt(paths, told["erased"])
+    if as_json:
+        say_json(
+            told | {"receipt": str(out) if out else None, "elsewhere": [each._asdict() for each in elsewhere]}
+        )
+    else:
+        say(f"forgotten: {len(told['erased'])} rows of the vault are destroyed, by record {told['record']}")
+    say_receipt(configuration.origin, lines, told["erased"], out, quiet=as_json)
+    if not as_json:
+        _say_elsewhere(elsewhere, unlinked)
+        if configuration.audit.subject == "keep":
+            warn("audit.subject is keep: records name callers in clear, and no erasure of a row changes that")
+        note("Copies of the vault in backups still know them: destroy those too, or a restore brings them back.")
+
+
+def _say_elsewhere(elsewhere: list[Stored], unlinked: int) -> None:
+    if unlinked:
+        note(f"{unlinked} revocations stay in force, under new ids and without what led to records.")
+    for each in elsewhere:
+        note(f"{each.store}: {each.what}; {each.remedy}")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel=SET_UP)(forget)
