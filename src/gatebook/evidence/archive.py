@@ -19,8 +19,8 @@ from typing import IO, Final
 
 from gatebook.errors import Damaged, EnvironmentFault
 
-MAX_DIRECTORY_BYTES: Final = 64 << 20
-MAX_MEMBERS: Final = 400_000
+MAX_DIRECTORY_BYTES: Final = 16 << 20
+MAX_MEMBERS: Final = 120_000
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 MODE: Final = 0o100644 << 16
 _WRONG = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
@@ -106,18 +106,18 @@ def opened(path: Path) -> Iterator[Members]:
     except OSError as error:
         raise EnvironmentFault(f"{path}: {(error.strerror or str(error)).lower()}") from None
     with stream:
-        directory = _directory(stream)
+        directory, count = _directory(stream)
         try:
             archive = zipfile.ZipFile(stream)
         except _WRONG as error:
             raise Damaged(f"no zip that can be read: {error}") from None
         with archive:
-            _check_layout(stream, archive, directory)
+            _check_layout(stream, archive, directory, count)
             yield Members(archive)
 
 
-def _directory(stream: IO[bytes]) -> int:
-    """Where the directory begins; looked at before it is read, as it may claim to be of any size."""
+def _directory(stream: IO[bytes]) -> tuple[int, int]:
+    """Where the directory begins, and how many members it has; looked at before it is read, as it may claim to be of any size."""
     size = stream.seek(0, 2)
     stream.seek(max(0, size - 98))
     tail = stream.read(98)
@@ -135,11 +135,13 @@ def _directory(stream: IO[bytes]) -> int:
             raise Damaged("the zip does not end as one of ours: its large directory is not where it should be")
     if offset + length != end or length > MAX_DIRECTORY_BYTES or count > MAX_MEMBERS:
         raise Damaged(f"the zip's directory claims {count} members in {length} bytes from byte {offset} on")
-    return int(offset)
+    return int(offset), int(count)
 
 
-def _check_layout(stream: IO[bytes], archive: zipfile.ZipFile, directory: int) -> None:
+def _check_layout(stream: IO[bytes], archive: zipfile.ZipFile, directory: int, count: int) -> None:
     infos = archive.infolist()
+    if len(infos) != count:
+        raise Damaged(f"the zip's directory holds {len(infos)} members, and says that it holds {count}")
     if len({info.filename for info in infos}) != len(infos):
         raise Damaged("a name comes twice in the zip: who else reads it may see another content")
     at = 0

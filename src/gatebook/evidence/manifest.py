@@ -18,7 +18,7 @@ import msgspec
 from gatebook.errors import Damaged
 
 NAME: Final = "manifest.json"
-MAX_BYTES: Final = 96 << 20
+MAX_BYTES: Final = 16 << 20
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
