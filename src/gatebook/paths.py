@@ -75,6 +75,11 @@ class Paths:
         return self.state / "refresh.sqlite"
 
     @property
+    def sinks(self) -> Path:
+        """How far each sink has come, and what it refused."""
+        return self.state / "sinks"
+
+    @property
     def last_use(self) -> Path:
         """An empty file for each API key that was used, of the time of its last use."""
         return self.state / "last-use"

@@ -14,15 +14,15 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from gatebook.config.base import Model
+from gatebook.config.base import Model, Secret
 from gatebook.config.evidence import Timestamps, Witnesses
+from gatebook.config.sinks import Sink
 from gatebook.config.value import (
     RATE,
     Address,
     ClientId,
     CredentialHeader,
     Duration,
-    EnvironmentName,
     FilePath,
     LocalPath,
     Method,
@@ -67,31 +67,6 @@ class Listener(Model):
     def _check(self) -> Listener:
         if self.tls is None and not ipaddress.ip_address(self.host).is_loopback:
             raise ValueError("tls: required on any address but loopback")
-        return self
-
-
-class Secret(Model):
-    """A secret, read where it is needed and never written here: exactly one of the two."""
-
-    env: EnvironmentName | None = Field(
-        default=None, description="the variable of gatebook's environment that holds it"
-    )
-    file: FilePath | None = Field(
-        default=None,
-        description="the file that holds it, nobody else's to read; a last line break is not part of it",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _never_literal(cls, value: Any) -> Any:
-        if not isinstance(value, (dict, Secret)):
-            raise ValueError("expected {env: NAME} or {file: path}, found something else")  # which is not shown
-        return value
-
-    @model_validator(mode="after")
-    def _check(self) -> Secret:
-        if (self.env is None) == (self.file is None):
-            raise ValueError("expected env or file, found both or none of them")
         return self
 
 
@@ -542,6 +517,9 @@ class Configuration(Model):
     portal: Portal = Field(default=Portal(), description="gatebook's own pages")
     witnesses: Witnesses | None = Field(
         default=None, description="others' machines that vouch for the ledger's history"
+    )
+    sinks: dict[Name, Sink] = Field(
+        default={}, description="where records are sent besides the ledger, by name; needs a reader's key here"
     )
     timestamps: Timestamps | None = Field(
         default=None, description="time stamps of the ledger, by an authority outside"

@@ -202,6 +202,17 @@ def _public_url(value: str) -> str:
     return value.removesuffix("/")
 
 
+def _sink_url(value: str) -> str:
+    parts = urlsplit(_authority_url(value))
+    host = parts.hostname or ""
+    if parts.scheme == "http" and host != "localhost" and not _is_loopback(host):
+        raise ValueError("expected an https URL; http on loopback only: records would be readable on the way")
+    return value
+
+
+SinkUrl = Annotated[str, AfterValidator(_sink_url)]
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

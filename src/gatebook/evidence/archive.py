@@ -117,7 +117,7 @@ def opened(path: Path) -> Iterator[Members]:
 
 
 def _directory(stream: IO[bytes]) -> tuple[int, int]:
-    """Where the directory begins, and how many members it has; looked at before it is read, as it may claim to be of any size."""
+    """Where the directory begins, and how many members it has: known before it is read, whatever its size."""
     size = stream.seek(0, 2)
     stream.seek(max(0, size - 98))
     tail = stream.read(98)
