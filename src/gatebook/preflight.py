@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 from gatebook import certificates, limits, policy, redact
 from gatebook.config import secret
+from gatebook.config.base import Secret
 from gatebook.config.load import examine, locate, rest_of
-from gatebook.config.model import Configuration, Listener, ProviderClient, Secret
+from gatebook.config.model import Configuration, Listener, ProviderClient
 from gatebook.config.source import Location
 from gatebook.errors import ConfigError, EnvironmentFault, GatebookError, Problem
 from gatebook.gateway import nginx, render

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gatebook.config.model import ProviderClient, Secret
+from gatebook.config.base import Secret
+from gatebook.config.model import ProviderClient
 from gatebook.config.secret import MAX_SECRET_BYTES, read
 from gatebook.errors import EnvironmentFault
 

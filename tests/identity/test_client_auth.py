@@ -14,7 +14,8 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from tests.identity.mint import NOW, ec_key, rsa_key
 
-from gatebook.config.model import ProviderClient, Secret
+from gatebook.config.base import Secret
+from gatebook.config.model import ProviderClient
 from gatebook.errors import EnvironmentFault
 from gatebook.identity.client_auth import ClientAuth
 

@@ -18,7 +18,8 @@ from tests.identity.mint import ABSENT, NOW, claims, ec_key, mint, oidc
 from tests.identity.provider import INTROSPECT, Answer, document, endless, hang, hang_up, plain, trickle
 from tests.identity.provider import Provider as Server
 
-from gatebook.config.model import IntrospectionProvider, Provider, ProviderClient, Secret
+from gatebook.config.base import Secret
+from gatebook.config.model import IntrospectionProvider, Provider, ProviderClient
 from gatebook.identity import Identifier, flood, introspection
 from gatebook.identity.api_key import make_id, make_text
 from gatebook.identity.types import Bound, Credential, Identity, Refusal

@@ -16,7 +16,8 @@ from tests.identity.deployment import configuration, place
 from tests.identity.mint import b64, ec_key, rsa_key
 from tests.oidc.provider import Client, Provider, serve
 
-from gatebook.config.model import IntrospectionProvider, OIDCProvider, ProviderClient, Secret
+from gatebook.config.base import Secret
+from gatebook.config.model import IntrospectionProvider, OIDCProvider, ProviderClient
 from gatebook.identity import Identifier
 from gatebook.identity.types import Bound, Credential, Identity, Refusal
 

@@ -15,7 +15,8 @@ from tests.portal.place import URL, House
 from tests.portal.service import TOKEN, Asking, error, make_client, reason
 
 from gatebook import wire
-from gatebook.config.model import ProviderClient, Secret
+from gatebook.config.base import Secret
+from gatebook.config.model import ProviderClient
 from gatebook.errors import GatebookError
 from gatebook.identity import client_file
 from gatebook.identity.client_auth import ClientAuth

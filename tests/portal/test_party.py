@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from gatebook.config.model import Login, OIDCProvider, ProviderClient, Secret
+from gatebook.config.base import Secret
+from gatebook.config.model import Login, OIDCProvider, ProviderClient
 from gatebook.identity import discovery
 from gatebook.identity.discovery import Endpoints, Published
 from gatebook.identity.fetch import Unusable

@@ -1,7 +1,4 @@
-"""What every section of the configuration is: frozen, and without keys that nobody knows; and how it names secrets.
-
-Pure.
-"""
+"""What every section of the configuration is: frozen, without unknown keys; and how it names a secret. Pure."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from gatebook.config.model import Secret
+from gatebook.config.base import Secret
 from gatebook.errors import EnvironmentFault
 
 MAX_SECRET_BYTES = 64 << 10

@@ -15,13 +15,12 @@ Kind = Literal["access", "admin", "alert", "system"]
 class AnySink(Model):
     """What every sink has."""
 
-    records: Annotated[
-        list[Kind],
-        Field(min_length=1, description="kinds of record to send"),
-    ] = ["access", "admin", "alert", "system"]
+    records: list[Kind] = Field(
+        default=["access", "admin", "alert", "system"], min_length=1, description="kinds of record to send"
+    )
     start: Literal["beginning", "now"] = Field(
         default="beginning",
-        description="where a sink begins that has never sent anything: at the ledger's first record, or behind its last",
+        description="where a sink begins that has sent nothing yet: at the first record, or behind the last",
     )
     salts: bool = Field(
         default=True,
@@ -53,7 +52,9 @@ class HTTPSink(AnySink):
 
 class WebhookSink(HTTPSink):
     type: Literal["webhook"]
-    secret: Secret = Field(description="what each message is signed with (HMAC-SHA256, as Standard Webhooks has it)")
+    secret: Secret = Field(
+        description="what each message is signed with (HMAC-SHA256, as Standard Webhooks has it)"
+    )
 
 
 Sink = Annotated[FileSink | WebhookSink, Field(discriminator="type")]

@@ -20,7 +20,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gatebook.config import secret
-from gatebook.config.model import ProviderClient, Secret
+from gatebook.config.base import Secret
+from gatebook.config.model import ProviderClient
 from gatebook.errors import EnvironmentFault
 from gatebook.identity.jwk import MIN_RSA_BITS, algorithms_of
 from gatebook.identity.jws import sign

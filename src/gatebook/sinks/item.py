@@ -1,13 +1,14 @@
-"""What is sent: one access, or one record of another kind, with what it takes to check it against the ledger. Pure.
+"""What is sent: an access, or a record of another kind, with what it takes to check it against the ledger. Pure.
 
-An item's id is `<origin>/<index>`, the same whenever it is sent; a stream that is still going on has `/open` behind
-it, so that its end is another item and not a second copy.
+An item's id is `<origin>/<index>`, the same whenever it is sent; a stream that is still going on has `/open`
+behind it, so that its end is another item and not a second copy.
 """
 
 from __future__ import annotations
 
 import base64
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,7 +17,8 @@ from gatebook.access.found import Access, Event, Strange
 Kind = Literal["access", "admin", "alert", "system", "unreadable"]
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Part:
     """One record of the ledger. `salt` and the exact bytes give the commitment that the tree holds."""
 
     index: int
@@ -31,7 +33,8 @@ class Part(NamedTuple):
         return told
 
 
-class Item(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Item:
     """`parts`: a decision and its outcome, or the one of them that there is; of other kinds the record itself."""
 
     id: str

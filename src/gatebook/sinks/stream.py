@@ -1,13 +1,13 @@
 """A ledger from some place on -> items in its order, as they complete.
 
-In: a ledger's reader. A decision waits for its outcome; where one takes longer than NOTICE_US, a first notice of it
-is given and the outcome makes another item. `place` says all that is needed to go on after a stop: the next entry,
-and the decisions that wait. Never passes over an entry: what cannot be read, and was not erased, stops it.
+In: a ledger's reader. A decision waits for its outcome; where one takes longer than NOTICE_US, a first notice of
+it is given and the outcome makes another item. `place` says all that is needed to go on after a stop: the next
+entry, and the decisions that wait. Never passes over an entry: what cannot be read, and was not erased, stops it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ from gatebook.ledger.read import Gap
 from gatebook.sinks.item import Item, Kind, Part
 
 NOTICE_US: Final = 60_000_000
+_DECISION: Final = b'{"v":1,"kind":"decision"'
 
 
 class Source(Protocol):
@@ -32,7 +33,7 @@ class Source(Protocol):
     @property
     def gaps(self) -> list[Gap]: ...
     def refresh(self) -> bool: ...
-    def forwards(self, start: int) -> Iterator[tuple[int, bytes]]: ...
+    def disclosed(self, start: int, end: int) -> Iterator[tuple[int, bytes, bytes]]: ...
     def record(self, index: int) -> bytes | None: ...
 
 
@@ -45,106 +46,103 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Stream:
-    """`salt_of` gives the salt of a record's commitment; None where none is to be sent."""
-
-    def __init__(self, source: Source, place: Place, salt_of: Callable[[int], bytes | None]) -> None:
+    def __init__(self, source: Source, place: Place, *, salts: bool = True) -> None:
+        """Raises Damaged where a decision that waits cannot be read. `salts`: give them along."""
         self._source = source
-        self._salt_of = salt_of
+        self._salts = salts
         self._joiner = Joiner(source.origin, source.record)
-        self._raw: dict[int, bytes] = {}  # of decisions that wait
+        self._waiting: dict[int, Part] = {}
         self._next = place.next
         self._told = set(place.told)
         self._gaps = 0
         for index in place.open:
-            data = source.record(index)
-            if data is None:
-                self._check_readable()
-                continue  # it was erased meanwhile; its outcome comes alone
-            self._raw[index] = data
-            self._joiner.add(index, data)
-        for _ in self._joiner.overdue_of(self._told):
-            pass  # told before the stop
+            part = self._find(index)
+            self._check_readable()
+            if part is not None:  # otherwise it was erased meanwhile, and its outcome comes alone
+                self._waiting[index] = part
+                self._joiner.add(index, part.record)
 
     @property
     def place(self) -> Place:
-        return Place(self._next, sorted(self._raw), sorted(self._told & self._raw.keys()))
+        return Place(self._next, sorted(self._waiting), sorted(self._told & self._waiting.keys()))
 
     @property
     def behind(self) -> int:
         """How many entries there are to be read."""
         return max(0, self._source.size - self._next)
 
+    def refresh(self) -> bool:
+        """See what has been written since."""
+        return self._source.refresh()
+
     def read(self, enough: int) -> list[Item]:
-        """Items that are complete by now, at least `enough` if there are so many. Raises Damaged."""
+        """What is complete by now, as soon as it is `enough`. Raises Damaged."""
         items: list[Item] = []
-        for index, data in self._source.forwards(self._next):
+        end = self._source.size
+        for index, salt, data in self._source.disclosed(self._next, end):
             self._check_readable()
-            items += self._take(index, data)
+            items += self._take(self._part(index, salt, data))
             self._next = index + 1
             if len(items) >= enough:
                 return items
         self._check_readable()
-        self._next = max(self._next, self._source.size)
+        self._next = max(self._next, end)
         return items
-
-    def refresh(self) -> bool:
-        """See what has been written since."""
-        return self._source.refresh()
 
     def notices(self, now_us: int) -> list[Item]:
         """First notices of what has been going on for long; to be asked for when all has been read."""
         items = []
         for found in self._joiner.overdue(now_us - NOTICE_US):
-            if found.decision_index is not None and found.decision_index not in self._told:
-                self._told.add(found.decision_index)
-                items.append(self._item(found, found.decision_index))
+            index = found.decision_index
+            if index is not None and index in self._waiting and index not in self._told:
+                self._told.add(index)
+                items.append(self._access(found, (self._waiting[index],)))
         return items
 
     def _check_readable(self) -> None:
         """Entries that cannot be read stop the stream, but for those whose erasure the ledger explains."""
         for gap in self._source.gaps[self._gaps :]:
-            if not getattr(gap, "erased", False):
+            if not gap.erased:
                 last = gap.first_index + gap.n - 1
                 raise Damaged(f"entries {gap.first_index} to {last} cannot be read: {gap.why}")
         self._gaps = len(self._source.gaps)
 
-    def _take(self, index: int, data: bytes) -> list[Item]:
-        if data.startswith(b'{"v":1,"kind":"decision"'):
-            self._raw[index] = data
-        items = [self._item(found, index, data) for found in self._joiner.add(index, data)]
-        for item in items:
-            if item.access is not None and item.access.decision_index is not None:
-                self._raw.pop(item.access.decision_index, None)
-                self._told.discard(item.access.decision_index)
-        return items
+    def _take(self, part: Part) -> list[Item]:
+        if part.record.startswith(_DECISION):
+            self._waiting[part.index] = part
+        return [self._item(found, part) for found in self._joiner.add(part.index, part.record)]
 
-    def _item(self, found: Found, index: int, data: bytes = b"") -> Item:
-        origin = self._source.origin
+    def _item(self, found: Found, part: Part) -> Item:
+        ident = f"{self._source.origin}/{part.index}"
         match found:
             case Access():
-                ident = f"{origin}/{found.index}" + ("/open" if found.open else "")
-                return Item(ident, "access", found.index, found.time_us, found, self._parts(found, index, data))
+                return self._access(found, self._parts_of(found, part))
             case Event(record=made):
-                kind = _kind(made)
-                return Item(f"{origin}/{index}", kind, index, made.time_us, found, (self._part(index, data),))
+                return Item(ident, _kind(made), part.index, made.time_us, found, (part,))
             case Strange():
-                return Item(f"{origin}/{index}", "unreadable", index, 0, found, (self._part(index, data),))
+                return Item(ident, "unreadable", part.index, 0, found, (part,))
 
-    def _parts(self, found: Access, index: int, data: bytes) -> tuple[Part, ...]:
+    def _access(self, found: Access, parts: tuple[Part, ...]) -> Item:
+        ident = f"{self._source.origin}/{found.index}" + ("/open" if found.open else "")
+        return Item(ident, "access", found.index, found.time_us, found, parts)
+
+    def _parts_of(self, found: Access, last: Part) -> tuple[Part, ...]:
+        """The decision and the outcome, as far as there are such; `last` is the one that completed it."""
         parts = []
-        if found.decision_index is not None and found.decision is not None:
-            decision = data if index == found.decision_index and data else self._raw.get(found.decision_index)
-            decision = decision or self._source.record(found.decision_index)
-            if decision is not None:
-                parts.append(self._part(found.decision_index, decision))
-        if found.outcome_index is not None:
-            outcome = data if index == found.outcome_index else self._source.record(found.outcome_index)
-            if outcome is not None:
-                parts.append(self._part(found.outcome_index, outcome))
+        for index in (found.decision_index, found.outcome_index):
+            if index is None or (index == found.decision_index and found.decision is None):
+                continue
+            part = self._waiting.pop(index, None) or (last if index == last.index else self._find(index))
+            self._told.discard(index)
+            if part is not None:
+                parts.append(part)
         return tuple(parts)
 
-    def _part(self, index: int, data: bytes) -> Part:
-        return Part(index, data, self._salt_of(index))
+    def _find(self, index: int) -> Part | None:
+        return next((self._part(*found) for found in self._source.disclosed(index, index + 1)), None)
+
+    def _part(self, index: int, salt: bytes, data: bytes) -> Part:
+        return Part(index, data, salt if self._salts else None)
 
 
 def _kind(made: record.Admin | record.Alert | record.System) -> Kind:

@@ -112,6 +112,7 @@ class Reload:
                 await self._switched(supervisor.portal, digest, supervisor.portal_status)
             else:
                 await supervisor.stop_portal()
+        await supervisor.apply_follower(wanted=bool(new.sinks))
         supervisor.configuration = new
         return new.digest() != old.digest()
 

@@ -39,6 +39,7 @@ POLL_S = 0.02
 SLOW_START_S = 10.0
 DRAIN_S = 10.0
 GUARD_DRAIN_S = 6.0
+FOLLOWER_DRAIN_S = 7.0
 RECORDER_DRAIN_S = 15.0
 
 log = structlog.get_logger("supervisor")
@@ -84,6 +85,7 @@ class Supervisor:
         ]
         self.gateway = Child("gateway", nginx.argv(self.facts, self.paths.nginx), quit_signal=signal.SIGQUIT)
         self.portal: Child | None = self.make_portal() if configuration.needs_portal else None
+        self.follower: Child | None = self.make_follower() if configuration.sinks else None
         self.started = False
         self._reload = Reload(self)
         self._stop = asyncio.Event()
@@ -91,10 +93,13 @@ class Supervisor:
     def make_portal(self) -> Child:
         return Child("portal", [sys.executable, "-m", "gatebook.portal", str(self.paths.state)])
 
+    def make_follower(self) -> Child:
+        return Child("follower", [sys.executable, "-m", "gatebook.sinks", str(self.paths.state)])
+
     @property
     def children(self) -> list[Child]:
-        portal = [] if self.portal is None else [self.portal]
-        return [self.recorder, *self.guards, *portal, self.gateway]
+        optional = [child for child in (self.portal, self.follower) if child is not None]
+        return [self.recorder, *self.guards, *optional, self.gateway]
 
     # -- start ------------------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -135,6 +140,8 @@ class Supervisor:
             await self._until(guard, lambda number=number: self._guard_ready(number))
         if self.portal is not None:
             await self.start_portal(self.portal, SLOW_START_S)
+        if self.follower is not None:
+            self.follower.start()  # nobody waits for it
         self.gateway.start()
         await self._until(self.gateway, self._gateway_accepts)
         self.started = True
@@ -223,6 +230,17 @@ class Supervisor:
             portal, self.portal = self.portal, None
             await portal.stop(GUARD_DRAIN_S)
 
+    async def apply_follower(self, *, wanted: bool) -> None:
+        """The same of the follower; no request waits for it, so nor does a reload."""
+        if wanted and self.follower is None:
+            self.follower = self.make_follower()
+            self.follower.start_or_retry()
+        elif wanted and self.follower is not None:
+            self.follower.signal(signal.SIGHUP)
+        elif self.follower is not None:
+            follower, self.follower = self.follower, None
+            await follower.stop(FOLLOWER_DRAIN_S)
+
     # -- grants -----------------------------------------------------------------------------------------
     async def _close_grants(self) -> None:
         """Whatever has ended is completed on record; what fails is tried again."""
@@ -258,6 +276,7 @@ class Supervisor:
         await self.gateway.stop(DRAIN_S)
         await asyncio.gather(self.stop_portal(), *(guard.stop(GUARD_DRAIN_S) for guard in self.guards))
         await self.recorder.stop(RECORDER_DRAIN_S)
+        await self.apply_follower(wanted=False)
         log.info("stopped")
 
 
