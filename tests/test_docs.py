@@ -157,7 +157,8 @@ def test_every_way_to_identify_has_a_section_and_an_example() -> None:
 
 
 def _is_provider(part: dict[str, Any]) -> bool:
-    return "const" in part.get("properties", {}).get("type", {})
+    properties = part.get("properties", {})
+    return "const" in properties.get("type", {}) and "records" not in properties  # which sinks have
 
 
 AGAINST_CREDENTIALS = [

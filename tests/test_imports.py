@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "replay": "config record policy redact scrub trial identity.types errors",
         # What people are shown of a bundle is what `access` makes of its records.
         "evidence": "config record paths access ledger errors",
+        "sinks": "config record access ledger.read ledger.keys paths scrub ownlog identity.fetch errors",
         "starter": "config paths certificates errors ledger.keys",
         # What is wrong with authorities and revocation lists, the guard's own readers say.
         "preflight": "config paths certificates policy limits redact gateway errors ledger.keys ledger.quorum"
@@ -57,7 +58,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "supervisor": "config record wire paths preflight gateway recorder grants ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
-        " sealed replay evidence holds serve_log witness ownlog scrub errors",
+        " sealed replay sinks evidence holds serve_log witness ownlog scrub errors",
         "__main__": "cli",
         "__init__": "",
     }.items()

@@ -73,6 +73,7 @@ def _register() -> None:
         "replay",
         "run",
         "demo",
+        "sinks",
         "log",
         "show",
         "prove",

@@ -29,7 +29,7 @@ class AnySink(Model):
 
 
 class FileSink(AnySink):
-    type: Literal["file"]
+    type: Literal["file"] = Field(description="lines of JSON in a file of this machine")
     path: FilePath = Field(description="the file that lines of JSON are appended to; made with mode 0600")
     rotate: Literal["never", "daily"] = Field(
         default="never", description="daily: the file of a day that is over gets its date at its name's end (UTC)"
@@ -51,7 +51,7 @@ class HTTPSink(AnySink):
 
 
 class WebhookSink(HTTPSink):
-    type: Literal["webhook"]
+    type: Literal["webhook"] = Field(description="a POST to a URL of your own, signed as Standard Webhooks has it")
     secret: Secret = Field(
         description="what each message is signed with (HMAC-SHA256, as Standard Webhooks has it)"
     )
