@@ -37,6 +37,7 @@ CHECKPOINT_ENTRIES = 8192
 POOL = 128 * GROUP  # different records; groups are compressed one by one, so that repeating them gains nothing
 PER_S = 20_000  # by the ledger's own clock: at this rate a segment is full before it is old
 T0_US = 1_700_000_000_000_000
+NO_INDEX = b"4294967295"
 PEOPLE, NETWORKS, ORDERS = 5000, 2000, 100_000
 
 
@@ -47,7 +48,7 @@ def requests(seed: int) -> Iterator[tuple[record.Decision, record.Outcome]]:
         f"{chance.randrange(1, 224)}.{chance.randrange(256)}.{chance.randrange(256)}.0/24" for _ in range(NETWORKS)
     ]
     now = T0_US
-    for number in range(1 << 60):
+    while True:
         now += chance.randrange(100)
         subject, credential = people[min(chance.randrange(PEOPLE), chance.randrange(PEOPLE))]
         allowed, took = chance.random() < 0.95, chance.randrange(2, 80) * 1000
@@ -92,7 +93,7 @@ def requests(seed: int) -> Iterator[tuple[record.Decision, record.Outcome]]:
             record.Outcome(
                 id=made.id,
                 time_us=now + took,
-                decision_index=number // GROUP * 2 * GROUP + number % GROUP,
+                decision_index=int(NO_INDEX),
                 response=record.ResponsePart(
                     status=made.decision.status,
                     bytes_in=chance.randrange(700, 1200),
@@ -115,13 +116,31 @@ def requests(seed: int) -> Iterator[tuple[record.Decision, record.Outcome]]:
         )
 
 
-def pool() -> list[list[bytes]]:
-    """Groups: the decisions of some requests, then their outcomes, and so on."""
-    source, groups = requests(1), []
+def pool() -> list[tuple[list[bytes], list[bytes]]]:
+    """Groups of decisions, and their outcomes, in which NO_INDEX stands for the decision's index."""
+    source = requests(1)
+    groups = []
     for _ in range(POOL // GROUP // 2):
         pairs = [next(source) for _ in range(GROUP)]
-        groups += [[record.encode(each) for each in half] for half in zip(*pairs, strict=True)]
+        groups.append(([record.encode(each) for each, _ in pairs], [record.encode(each) for _, each in pairs]))
     return groups
+
+
+class Load:
+    """Groups for a ledger, one after the other: decisions, then their outcomes."""
+
+    def __init__(self) -> None:
+        self._pool = pool()
+        self._turn = 0
+
+    def decisions(self) -> list[bytes]:
+        return self._pool[self._turn % len(self._pool)][0]
+
+    def outcomes(self, first: int) -> list[bytes]:
+        """Of the last decisions, whose first has index `first`."""
+        made = self._pool[self._turn % len(self._pool)][1]
+        self._turn += 1
+        return [each.replace(NO_INDEX, b"%d" % index) for index, each in enumerate(made, first)]
 
 
 class Clock:
@@ -140,7 +159,7 @@ def opened(root: Path, clock: Clock) -> Writer:
         lock=root / "lock",
         deks=root / "deks",
         signer=SIGNER,
-        recipients=[RECIPIENT],
+        recipients=lambda: [RECIPIENT],
         boot_digest=bytes(32),
         restore=lambda _memos: None,
         snapshot=bytes,
@@ -148,49 +167,67 @@ def opened(root: Path, clock: Clock) -> Writer:
     )
 
 
+class Spent:
+    """CPU and wall clock time within it, added up."""
+
+    def __init__(self) -> None:
+        self.cpu_s = self.wall_s = 0.0
+
+    def __enter__(self) -> None:
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.cpu_s += time.process_time() - self._cpu
+        self.wall_s += time.monotonic() - self._wall
+
+    def told(self) -> dict[str, float]:
+        return {"cpu_s": self.cpu_s, "wall_s": self.wall_s}
+
+
 def sealing(root: Path, records: int) -> dict[str, float]:
-    groups = pool()
-    clock = Clock()
-    began, cpu = time.monotonic(), time.process_time()
+    load, clock, spent = Load(), Clock(), Spent()
     writer = opened(root, clock)
-    beat = clock.us
+    beat, counted, first = clock.us, 0, 0
     for at in range(records // GROUP):
-        writer.append(groups[at % len(groups)])
-        writer.sync()
+        group = load.outcomes(first) if at % 2 else load.decisions()
+        with spent:
+            first = writer.append(group)
+            writer.sync()
+            if at * GROUP % CHECKPOINT_ENTRIES == 0:
+                plan = writer.plan_checkpoint()
+                if plan is not None:
+                    plan.write()
         clock.passes(GROUP)
-        if clock.us - beat >= 60_000_000:
-            beat = clock.us
-            writer.append_entry(Heartbeat(clock.us, GROUP, GROUP, 0, 0, 0))
-        if at * GROUP % CHECKPOINT_ENTRIES == 0:
-            plan = writer.plan_checkpoint()
-            if plan is not None:
-                plan.write()
+        counted += GROUP
+        if at % 2 and clock.us - beat >= 59_000_000:
+            writer.append_entry(Heartbeat(clock.us, counted // 2, counted // 2, 0, counted // 2, 0))
+            beat, counted = clock.us, 0
     writer._let_go()  # as kill -9 does
-    return {"cpu_s": time.process_time() - cpu, "wall_s": time.monotonic() - began}
+    return spent.told()
 
 
 def plain(root: Path, records: int) -> dict[str, float]:
     """The same lines, to a plain file, with the same syncs."""
-    groups = pool()
-    began, cpu = time.monotonic(), time.process_time()
-    descriptor = os.open(root / "plain.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    load, spent = Load(), Spent()
+    path = root / "plain.jsonl"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for at in range(records // GROUP):
-        os.write(descriptor, b"\n".join(groups[at % len(groups)]) + b"\n")
-        os.fdatasync(descriptor)
+        group = load.outcomes(at) if at % 2 else load.decisions()
+        with spent:
+            os.write(descriptor, b"\n".join(group) + b"\n")
+            os.fdatasync(descriptor)
     os.close(descriptor)
-    spent = {"cpu_s": time.process_time() - cpu, "wall_s": time.monotonic() - began}
-    size = (root / "plain.jsonl").stat().st_size
-    (root / "plain.jsonl").unlink()
-    return spent | {"bytes": size}
+    size = path.stat().st_size
+    path.unlink()
+    return spent.told() | {"bytes": size}
 
 
 def restart(root: Path, records: int) -> dict[str, float]:
-    clock = Clock(records + 10_000_000)
-    began, cpu = time.monotonic(), time.process_time()
-    writer = opened(root, clock)
-    spent = {"cpu_s": time.process_time() - cpu, "wall_s": time.monotonic() - began}
+    spent = Spent()
+    with spent:
+        writer = opened(root, Clock(records + 10_000_000))
     writer.close()
-    return spent
+    return spent.told()
 
 
 def restart_from_segments(root: Path, records: int) -> dict[str, float]:
@@ -201,40 +238,42 @@ def restart_from_segments(root: Path, records: int) -> dict[str, float]:
 
 def latency(root: Path, records: int) -> dict[str, float]:
     """Of one record, and of a group, appended and synced."""
-    groups = pool()
-    clock = Clock(records + 20_000_000)
-    writer = opened(root, clock)
-    spent: dict[str, float] = {}
-    for name, group in (("one_us", groups[0][:1]), ("group_us", groups[0])):
-        times, cpus = [], []
+    group = Load().decisions()
+    writer = opened(root, Clock(records + 20_000_000))
+    found: dict[str, float] = {}
+    for name, given in (("one_us", group[:1]), ("group_us", group)):
+        took = []
         for _ in range(300):
-            began, cpu = time.monotonic(), time.process_time()
-            writer.append(group)
-            writer.sync()
-            times.append(time.monotonic() - began)
-            cpus.append(time.process_time() - cpu)
-        spent[name] = statistics.median(cpus) * 1e6
-        spent[f"{name}_wall"] = statistics.median(times) * 1e6
+            spent = Spent()
+            with spent:
+                writer.append(given)
+                writer.sync()
+            took.append(spent)
+        found[name] = statistics.median(each.cpu_s for each in took) * 1e6
+        found[f"{name}_wall"] = statistics.median(each.wall_s for each in took) * 1e6
     writer.close()
-    return spent
+    return found
 
 
-def verification(root: Path, records: int, *, key: bool, pairing: bool = False) -> dict[str, float]:
-    private = Private(root / "deks", READER, Pairing() if pairing else None) if key else None
-    began, cpu = time.monotonic(), time.process_time()
-    report = verify(root / "ledger", VERIFIER, lock=root / "lock", private=private)
-    spent = {"cpu_s": time.process_time() - cpu, "wall_s": time.monotonic() - began}
+def verification(root: Path, records: int, private: Private | None) -> dict[str, float]:
+    spent = Spent()
+    with spent:
+        report = verify(root / "ledger", VERIFIER, lock=root / "lock", private=private)
     assert report.size >= records, report
-    assert not report.findings, report
-    return spent | {"entries": report.size}
+    assert not report.findings, report.findings
+    return spent.told()
 
 
 def keyless(root: Path, records: int) -> dict[str, float]:
-    return verification(root, records, key=False)
+    return verification(root, records, None)
 
 
 def decrypted(root: Path, records: int) -> dict[str, float]:
-    return verification(root, records, key=True)
+    return verification(root, records, Private(root / "deks", READER))
+
+
+def read(root: Path, records: int) -> dict[str, float]:
+    return verification(root, records, Private(root / "deks", READER, Pairing()))
 
 
 def _told(phase: Callable[[Path, int], dict[str, float]], root: Path, records: int) -> dict[str, float]:
@@ -269,7 +308,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     arguments = parser.parse_args()
-    n = arguments.records // GROUP * GROUP
+    n = arguments.records // (2 * GROUP) * 2 * GROUP
     with tempfile.TemporaryDirectory(prefix="gatebook-bench-", dir=arguments.folder) as folder:
         root, empty = Path(folder) / "ledger", Path(folder) / "empty"
         root.mkdir()
@@ -291,6 +330,7 @@ def main() -> None:
         line("recovery after kill -9", alone(restart, root, n), n)
         line("keyless verification", alone(keyless, root, n), n)
         line("verification with decryption", alone(decrypted, root, n), n)
+        line("verification with every record read", alone(read, root, n), n)
         line("recovery without any tile", alone(restart_from_segments, root, n), n)
         for where, name in ((empty, "at 0"), (root, f"at {n:,}")):
             found = alone(latency, where, n if where is root else 0)
