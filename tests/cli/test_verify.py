@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 from tests.access.ledger import decision
 from tests.cli.logged import Logged
+from tests.tsa import Stamper, query
+
+from gatebook.config import effective
+from gatebook.config.load import load
+from gatebook.ledger.note import Cosigner
 
 Run = Callable[..., Any]
 
@@ -144,3 +149,73 @@ def test_kept_checkpoint_finds_a_ledger_that_was_put_back(run: Run, logged: Logg
     ran = run("verify", "-c", str(logged.config), "--since-checkpoint", str(kept))
     assert ran.code == 3
     assert str(kept) in ran.err
+
+
+@pytest.fixture(scope="module")
+def stamper(tmp_path_factory: pytest.TempPathFactory) -> Stamper:
+    return Stamper(tmp_path_factory.mktemp("tsa") / "authority")
+
+
+def stamped(logged: Logged, stamper: Stamper) -> None:
+    """As the recorder leaves it, but for the ANCHOR entry."""
+    log = logged.paths.ledger / "log"
+    note = (log / "checkpoint").read_bytes()
+    size = note.split(b"\n")[1].decode()
+    (log / "anchors").mkdir()
+    (log / "anchors" / f"{size}.checkpoint").write_bytes(note)
+    (log / "anchors" / f"{size}.tsr").write_bytes(stamper.reply(query(note)))
+
+
+def level3(ran: Any) -> str:
+    return str(ran.json()["levels"][3]["result"])
+
+
+def test_certificates_that_are_named_have_to_have_stamped(
+    run: Run, logged: Logged, stamper: Stamper, tmp_path: Path
+) -> None:
+    asked = ("verify", "--json", "-c", str(logged.config))
+    assert run(*asked, "--tsa-certificates", str(stamper.roots)).code == 13
+    stamped(logged, stamper)
+    ran = run(*asked, "--tsa-certificates", str(stamper.roots))
+    assert (ran.code, level3(ran)) == (0, "passed")
+    assert any("time-stamped by CN=stamps" in text for text in ran.json()["rests_on"])
+    assert run(*asked).code == 0
+    assert level3(run(*asked)) == "not tried"
+    (tmp_path / "junk").write_bytes(b"junk")
+    assert "junk" in run(*asked, "--tsa-certificates", str(tmp_path / "junk")).json()["error"]["message"]
+
+
+def test_authority_of_the_configuration_in_force_is_asked_without_being_named(
+    run: Run, logged: Logged, stamper: Stamper
+) -> None:
+    text = logged.config.read_text()
+    configured = f"timestamps: {{url: 'http://127.0.0.1:9/', certificates: '{stamper.roots}'}}\n"
+    logged.config.write_text(text.replace("identity:\n", configured + "identity:\n", 1))
+    effective.write(load(logged.config), logged.paths.effective)
+    asked = ("verify", "--json", "-c", str(logged.config))
+    ran = run(*asked)
+    assert (ran.code, level3(ran)) == (0, "not tried")
+    stamped(logged, stamper)
+    ran = run(*asked)
+    assert (ran.code, level3(ran)) == (0, "passed")
+    ran = run("verify", str(logged.paths.state), "--json")
+    assert level3(ran) == "not tried"  # whom a copy names does not count
+
+
+def test_policy_that_is_named_has_to_be_met(run: Run, logged: Logged, tmp_path: Path) -> None:
+    witness = Cosigner("witness.example/w", b"w" * 32)
+    policy = tmp_path / "policy"
+    policy.write_text(f"witness w {witness.vkey}\nquorum w\n")
+    asked = ("verify", "--json", "-c", str(logged.config), "--policy", str(policy))
+    assert run(*asked).code == 13
+    log = logged.paths.ledger / "log"
+    note = (log / "checkpoint").read_bytes()
+    text = note.decode().partition("\n\n")[0] + "\n"
+    (log / "cosigned").write_bytes(note + str(witness.cosign(text, 1_700_000_000)).encode())
+    ran = run(*asked)
+    assert (ran.code, level3(ran)) == (0, "passed")
+    assert any("cosigned by w at 2023-11-14" in each for each in ran.json()["rests_on"])
+    policy.write_text("quorum w\n")
+    assert run(*asked).code == 2
+    policy.unlink()
+    assert run(*asked).code == 3

@@ -22,7 +22,10 @@ from tests.tsa import REPLY, STAMPING, Server, Stamper, query, serving, verified
 from gatebook import wire
 from gatebook.config.evidence import Timestamps
 from gatebook.ledger.entry import Anchor, Heartbeat
+from gatebook.ledger.keys import load_verifier
 from gatebook.ledger.lock import Promise, open_signed
+from gatebook.ledger.timestamp import load_authorities
+from gatebook.ledger.verify import Outside, verify
 from gatebook.recorder.stamping import Office, Stamping
 
 
@@ -338,6 +341,12 @@ def test_recorder_stamps_after_its_start_and_at_its_end_and_all_is_good(state: S
     state.verified()
     state.start().end()  # recovery is not disturbed by the folder
     state.verified()
+    outside = Outside(authorities=load_authorities(server.stamper.roots))
+    log_key = load_verifier(state.paths.keys)
+    report = verify(state.paths.ledger, log_key, lock=state.paths.lock, outside=outside)
+    assert report.findings == []
+    assert report.levels[3] == "passed"
+    assert any("time-stamped by CN=stamps" in text for text in report.rests_on)
 
 
 def test_hanging_authority_delays_no_acknowledgement_and_a_stop_by_seconds_only(

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gatebook.access.pairing import Pairing
 from gatebook.access.totals import Totals
-from gatebook.cli import completeness
+from gatebook.cli import completeness, outside
 from gatebook.cli.erased import find_restored, say_verified, verify_receipt
 from gatebook.cli.evidence import (
     bundle_summary,
@@ -25,14 +25,14 @@ from gatebook.cli.evidence import (
     verify_proof,
 )
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
+from gatebook.cli.outside import Policy, SinceCheckpoint, TsaCertificates
 from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.config.load import state_dir
 from gatebook.errors import Damaged, EnvironmentFault
 from gatebook.ledger import keys
 from gatebook.ledger.note import Verifier
-from gatebook.ledger.verify import Outside, Private, Report
+from gatebook.ledger.verify import Private, Report
 from gatebook.ledger.verify import verify as verify_ledger
-from gatebook.ledger.verify.outside import read_kept
 from gatebook.paths import Paths
 
 LEVELS = {
@@ -69,13 +69,9 @@ def verify(
     reader: Annotated[
         Path | None, typer.Option(help="A reader's private key, to look at the records too.", show_default=False)
     ] = None,
-    since_checkpoint: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A checkpoint of this log that you kept: this has to be the same log. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    since_checkpoint: SinceCheckpoint = None,
+    policy: Policy = None,
+    tsa_certificates: TsaCertificates = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -94,14 +90,16 @@ def verify(
     place = _place(path, config)
     verifier, own_word = _verifier(place, key, is_copy=path is not None)
     private = _private(place, reader)
-    outside = Outside(kept=[read_kept(each, verifier.name) for each in since_checkpoint or []])
+    held = outside.named(verifier.name, since_checkpoint, policy, tsa_certificates)
+    if path is None and policy is None and tsa_certificates is None:
+        held = outside.configured(Paths(place.lock.parent), held)
     with _progress(quiet=as_json) as progress:
         report = verify_ledger(
             place.ledger,
             verifier,
             lock=place.lock if place.lock.exists() else None,
             private=private,
-            outside=outside,
+            outside=held,
             progress=progress,
         )
     find_restored(report, place.vault)

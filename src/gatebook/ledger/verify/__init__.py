@@ -24,6 +24,7 @@ from gatebook.ledger.lock import Signed, open_signed, parse_promise
 from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, Verifier
 from gatebook.ledger.scan import erasures
 from gatebook.ledger.tree import TILE_WIDTH, perfect_root
+from gatebook.ledger.verify.anchors import Against
 from gatebook.ledger.verify.blocks import Block, Blocks, Roots
 from gatebook.ledger.verify.content import Content, Reading
 from gatebook.ledger.verify.history import History, all_records, is_record
@@ -83,8 +84,9 @@ class _Verification:
         self._turns = Turns(verifier, ledger / "log", self._report)
         for kept in outside.kept:
             kept.check(self._turns.known)
-        self._level3 = Level3(outside, self._report)
+        self._level3 = Level3(outside, ledger / "log", self._report)
         self._history = History(self._report)
+        self._history.watch(self._level3.anchors.stamps)
         self._times: deque[tuple[int, int]] = deque()  # first entry of a sealed frame, its time
 
     def run(self) -> Report:
@@ -110,7 +112,13 @@ class _Verification:
             self._history.finish(store.found, store.holes, store.explained, checkpoint.size)
             report.tail = max(0, store.end - checkpoint.size)
         self._finish_content(content)
-        self._level3.judge(checkpoint, lambda size: self._root_at(size, public, roots))
+        against = Against(
+            checkpoint.size,
+            lambda size: checkpoint.root if size == checkpoint.size else self._root_at(size, public, roots),
+            self._history.clock_at,
+            self._turns.known,
+        )
+        self._level3.judge(checkpoint, against, self._history.anchors)
         self._conclude(checkpoint)
         return report
 

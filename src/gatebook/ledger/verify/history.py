@@ -7,6 +7,7 @@ is a finding; what an entry explains is a note. Never judges an entry that the t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gatebook.errors import Damaged
@@ -46,10 +47,22 @@ class History:
     erasures: Erasures = field(init=False)
     closed_at: int | None = None
     keys: list[tuple[int, Key]] = field(default_factory=list)
+    anchors: list[tuple[int, Anchor]] = field(default_factory=list)
     _sign_us: int | None = None  # the last sign of life since a start
     _previous: bytes | None = bytes(32)  # leaf hash of the last SEGMENT; None: it is not known
     _expected: int | None = 0  # the index behind what is stated
     broken: bool = False
+    _watched: list[int] = field(default_factory=list)  # tree sizes, the smallest last
+    _clocks: dict[int, int | None] = field(default_factory=dict)
+    _clock_us: int | None = None
+
+    def watch(self, sizes: Iterable[int]) -> None:
+        """Call before anything else: what `clock_at` will be asked."""
+        self._watched = sorted(sizes, reverse=True)
+
+    def clock_at(self, size: int) -> int | None:
+        """What time it was by the log itself when it had so many entries; None where it does not say."""
+        return self._clocks.get(size, self._clock_us)
 
     def __post_init__(self) -> None:
         self.erasures = Erasures(self.report)
@@ -88,7 +101,7 @@ class History:
             case Erase():
                 self.erasures.signed.append((index, parsed))
             case Anchor():
-                self.report.note(f"entry {index}: anchored at size {parsed.size}; its receipt is not checked here")
+                self.anchors.append((index, parsed))
             case Policy():
                 self.report.account.policies += 1
             case Key():
@@ -114,7 +127,7 @@ class History:
 
     def lost(self) -> None:
         """Entries come next that nobody knows: what they may have stated is not held against the rest."""
-        self._previous = self._expected = self._sign_us = None
+        self._previous = self._expected = self._sign_us = self._clock_us = None
         self.broken = True
 
     def _loss(self, index: int, loss: Loss) -> None:
@@ -128,6 +141,9 @@ class History:
 
     def alive(self, index: int, t_us: int, *, is_heartbeat: bool = False) -> None:
         """The log's clock at that entry. Only heartbeats are signs of life; records show that time passed."""
+        while self._watched and self._watched[-1] <= index:
+            self._clocks[self._watched.pop()] = self._clock_us
+        self._clock_us = t_us
         last, account = self._sign_us, self.report.account
         if last is not None:
             account.silence_us = max(account.silence_us, t_us - last)

@@ -1,29 +1,34 @@
 """Level 3: what others hold against a ledger, and what a result rests on with it.
 
-In: checkpoints that somebody kept, read by `read_kept` before anything else is looked at; and, of the ledger,
-the root over its first entries for any number of them. Out: findings, and the report's last words. What the
-caller brings along and cannot be used is his to mend: EnvironmentFault, never a finding about the ledger.
+In: checkpoints that somebody kept, a policy of witnesses, certificates of time stamp authorities, all brought
+along by the caller; and of the ledger what the other levels have read. Out: findings, and the report's last words.
+What the caller brings along and cannot be used is his to mend: EnvironmentFault, never a finding about the ledger.
+Never counts a word of a witness or an authority that the caller did not name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from gatebook.errors import Damaged, EnvironmentFault
+from gatebook.errors import Damaged, EnvironmentFault, Tampered
+from gatebook.ledger.entry import Anchor
 from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, Note, Verifier, parse_checkpoint, parse_note
-from gatebook.ledger.verify.public import read_file
-from gatebook.ledger.verify.report import Report, entries
+from gatebook.ledger.quorum import Log, Quorum, Trust
+from gatebook.ledger.verify.anchors import FOLDER, LEVEL, Against, Anchors, moment
+from gatebook.ledger.verify.public import Missing, read_file
+from gatebook.ledger.verify.report import Kind, Report, entries
 
-LEVEL = 3
 NOTHING = "nothing from outside was given: no policy of witnesses, no certificates of a time stamp authority, \
 no checkpoint that was kept"
-
-RootAt = Callable[[int], bytes | None]
+COSIGNED: Final = "cosigned"  # the last checkpoint that enough witnesses cosigned
 
 
 class Kept(NamedTuple):
@@ -67,54 +72,150 @@ def read_kept(path: Path, origin: str) -> Kept:
 
 @dataclass(frozen=True)
 class Outside:
-    """What the caller brings along."""
+    """What the caller brings along. `demanded`: it is a finding when nobody of policy or certificates vouches."""
 
     kept: Sequence[Kept] = ()
+    policy: Trust | None = None
+    authorities: Sequence[x509.Certificate] | None = None
+    demanded: bool = True
 
 
 NOTHING_OUTSIDE: Final = Outside()
 
 
 class Level3:
-    """Use once: `judge`, then `grounds`."""
+    """Make it before the checkpoint is read; then `judge`, then `grounds`."""
 
-    def __init__(self, outside: Outside, report: Report) -> None:
+    def __init__(self, outside: Outside, log: Path, report: Report) -> None:
+        self.anchors = Anchors(log, report)
         self._outside = outside
+        self._log = log
         self._report = report
         self._vouched = 0  # for so many entries somebody besides the key's holder vouches
         self._newest_kept = 0
         self._said: list[str] = []
+        self._why_not: list[str] = []
+        self._cosigned: list[tuple[str, bytes]] = []
+        if outside.policy is not None:
+            self._cosigned += chain(*map(self._read_cosigned, ("checkpoint", COSIGNED)))
 
-    def judge(self, checkpoint: Checkpoint, root_at: RootAt) -> None:
-        """Everything that was brought along, against the ledger as far as it is signed for."""
-        if not self._outside.kept:
-            self._report.skip(LEVEL, NOTHING)
-            return
-        self._report.tried(LEVEL)
+    def judge(self, checkpoint: Checkpoint, against: Against, named: Sequence[tuple[int, Anchor]]) -> None:
+        """Everything that was brought along, against the ledger; `named`: its ANCHOR entries."""
+        self.anchors.check_receipts(named)
         for kept in self._outside.kept:
-            self._hold(kept, checkpoint, root_at)
+            self._hold(kept, checkpoint, against)
+        self._witnesses(against)
+        self._time_stamps(against)
+        if self._said or LEVEL in self._report.levels:
+            self._report.tried(LEVEL)
+        else:
+            self._report.skip(LEVEL, "; ".join(self._why_not) or NOTHING)
 
-    def _hold(self, kept: Kept, checkpoint: Checkpoint, root_at: RootAt) -> None:
+    # -- checkpoints that were kept ---------------------------------------------------------------------------
+    def _hold(self, kept: Kept, checkpoint: Checkpoint, against: Against) -> None:
         size = kept.checkpoint.size
         if size > checkpoint.size:
             what = f"promises {size} entries, but this ledger is signed for {checkpoint.size}"
             meaning = "an older state was put back, or the end was cut off: what was promised is not here"
             self._report.found(LEVEL, "tampered", str(kept.path), what, meaning)
-            return
-        root = checkpoint.root if size == checkpoint.size else root_at(size)
-        if root is None:
-            what = f"the tiles that lead to the root of {size} entries are missing here, so it was not compared"
-            self._report.found(LEVEL, "damaged", str(kept.path), what, "whether this is the same log is not known")
-        elif root != kept.checkpoint.root:
-            what = f"has another root for the first {size} entries than this ledger"
-            meaning = "the log was written anew since: two histories have been signed"
-            self._report.found(LEVEL, "tampered", str(kept.path), what, meaning)
-        else:
+        elif self._is_this_log(str(kept.path), kept.checkpoint, against):
             self._vouched = max(self._vouched, size)
             self._newest_kept = max(self._newest_kept, size)
-            if size:
-                self._said.append(f"{entries(0, size)} are those of {kept.path}, a checkpoint that was kept")
+            held = f"{entries(0, size)} are those" if size else "no entry is that"
+            self._said.append(f"{held} of {kept.path}, a checkpoint that was kept")
 
+    def _is_this_log(self, place: str, found: Checkpoint, against: Against) -> bool:
+        root = against.root_at(found.size)
+        if root is None:
+            what = (
+                f"the tiles that lead to the root of {found.size} entries are missing here, so it was not compared"
+            )
+            self._report.found(LEVEL, "damaged", place, what, "whether this is the same log is not known")
+        elif root != found.root:
+            what = f"has another root for the first {found.size} entries than this ledger"
+            meaning = "the log was written anew since: two histories have been signed"
+            self._report.found(LEVEL, "tampered", place, what, meaning)
+        return root == found.root
+
+    # -- witnesses --------------------------------------------------------------------------------------------
+    def _witnesses(self, against: Against) -> None:
+        policy = self._outside.policy
+        if policy is None:
+            return
+        origin = against.known[0].name
+        if policy.logs and all(log.verifier.name != origin for log in policy.logs):
+            raise EnvironmentFault(f"the policy lists no log {origin}, but others: it says nothing of this one")
+        if not policy.logs:
+            policy = dataclasses.replace(policy, logs=tuple(Log(key, None) for key in against.known))
+        receipts = [f"{FOLDER}/{size}.cosigned" for size in self.anchors.cosigned]
+        notes = chain(self._cosigned, *map(self._read_cosigned, receipts))
+        judged = [self._quorum(place, note, policy, against) for place, note in notes]
+        by_size = sorted(filter(None, judged), key=lambda each: (each.checkpoint.size, len(each.signed)))
+        best = next((each for each in reversed(by_size) if each.met), None)
+        if best is None:
+            missing = ", ".join(by_size[-1].missing) if by_size else "all of them"
+            self._nobody(f"no checkpoint here is cosigned as the policy demands; missing at the newest: {missing}")
+            return
+        size = best.checkpoint.size
+        by = ", ".join(f"{name} at {moment(time_s * 1_000_000)}" for name, time_s in best.signed.items())
+        if best.signed:
+            self._vouched = max(self._vouched, size)
+        self._said.append(f"{entries(0, size)} were cosigned by {by or 'nobody'}: as many as the policy asks for")
+
+    def _read_cosigned(self, name: str) -> Iterator[tuple[str, bytes]]:
+        try:
+            yield f"log/{name}", read_file(self._log / name, MAX_NOTE_BYTES)
+        except Missing:
+            return
+        except Damaged as error:
+            self._report.found(LEVEL, "damaged", f"log/{name}", str(error), "who cosigned it cannot be told")
+
+    def _quorum(self, place: str, note: bytes, policy: Trust, against: Against) -> Quorum | None:
+        try:
+            quorum = policy.judge(note)
+        except (Damaged, Tampered) as error:
+            kind: Kind = "tampered" if isinstance(error, Tampered) else "damaged"
+            self._report.found(LEVEL, kind, place, str(error), "who cosigned it cannot be told")
+            return None
+        if quorum.checkpoint.origin != against.known[0].name:
+            what = f"is a checkpoint of another log, {quorum.checkpoint.origin}"
+            self._report.found(LEVEL, "tampered", place, what, "who cosigned this one cannot be told")
+            return None
+        if quorum.checkpoint.size > against.size:
+            self._report.note(
+                f"{place} is newer than the checkpoint that is here: copied later, or an older one was put back"
+            )
+            return None
+        return quorum if self._is_this_log(place, quorum.checkpoint, against) else None
+
+    # -- time stamps ------------------------------------------------------------------------------------------
+    def _time_stamps(self, against: Against) -> None:
+        stamps, authorities = self.anchors.stamps, self._outside.authorities
+        if authorities is None:
+            if stamps:
+                self._why_not.append(
+                    f"{len(stamps)} time stamps are here, up to size {stamps[-1]}, but no certificates of their "
+                    f"authority were given, so they were not checked"
+                )
+            return
+        newest = self.anchors.check_stamps(authorities, against)
+        if newest is None:
+            self._nobody("no time stamp here is by an authority of the certificates that were given")
+            return
+        self._vouched = max(self._vouched, newest.size)
+        self._said.append(
+            f"{entries(0, newest.size)} were there at {moment(newest.stamp.time_us)}: time-stamped by "
+            f"{newest.stamp.authority}, the last of {newest.counted}"
+        )
+
+    def _nobody(self, what: str) -> None:
+        if self._outside.demanded:
+            meaning = "nobody that you named vouches for this ledger: it may be an older one, or another history"
+            self._report.found(LEVEL, "incomplete", "log", what, meaning)
+        else:
+            self._why_not.append(what)
+
+    # -- last words -------------------------------------------------------------------------------------------
     def grounds(self, size: int, verifier: Verifier) -> list[str]:
         """What the result rests on; no local copy can prove more."""
         report = self._report
@@ -137,6 +238,11 @@ class Level3:
         if self._newest_kept:
             said.append(
                 f"an older copy of the whole ledger would pass too, if it holds {self._newest_kept} entries"
+            )
+        elif self._said:
+            said.append(
+                "an older copy of the whole ledger would pass too, with older times than these: compare with a "
+                "checkpoint kept elsewhere"
             )
         else:
             said.append(
