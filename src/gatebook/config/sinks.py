@@ -28,9 +28,16 @@ class AnySink(Model):
     )
 
 
+Format = Annotated[
+    Literal["gatebook", "ecs", "ocsf", "otel", "datadog", "cim"],
+    Field(description="whose field names: our own, Elastic's, OCSF's, OpenTelemetry's, Datadog's or Splunk CIM's"),
+]
+
+
 class FileSink(AnySink):
     type: Literal["file"] = Field(description="lines of JSON in a file of this machine")
     path: FilePath = Field(description="the file that lines of JSON are appended to; made with mode 0600")
+    format: Format = "gatebook"
     rotate: Literal["never", "daily"] = Field(
         default="never", description="daily: the file of a day that is over gets its date at its name's end (UTC)"
     )
@@ -52,6 +59,7 @@ class HTTPSink(AnySink):
 
 class WebhookSink(HTTPSink):
     type: Literal["webhook"] = Field(description="a POST to a URL of your own, signed as Standard Webhooks has it")
+    format: Format = "gatebook"
     secret: Secret = Field(
         description="what each message is signed with (HMAC-SHA256, as Standard Webhooks has it)"
     )

@@ -1,20 +1,22 @@
 """Items as lines of JSON in a file of this machine, for programs that read files.
 
-Synced before they count as stored. A line that a crash tore is cut off when the file is opened, and ids that stand
-near its end are not written twice: so each item is there exactly once. With `rotate: daily` a file whose day (UTC)
-is over is renamed to `<path>.<day>` before the first line of another.
+Synced before they count as stored. A line that a crash tore is cut off when the file is opened, and lines that
+stand near its end are not written twice: so each item is there exactly once. With `rotate: daily` a file whose day
+(UTC) is over is renamed to `<path>.<day>` before the first line of another.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from gatebook.config.sinks import FileSink
 from gatebook.sinks.destination import Answer, Delivered, Limits, Piece, Retry
-from gatebook.sinks.item import Item, encode, plain
+from gatebook.sinks.fields import document
+from gatebook.sinks.item import Item, encode
 
 LOOK_BACK_BYTES = 64 << 20  # two chunks of the largest lines
 
@@ -24,17 +26,18 @@ class FileDestination:
 
     def __init__(self, settings: FileSink) -> None:
         self._path = settings.path
+        self._format = settings.format
         self._daily = settings.rotate == "daily"
         self._descriptor: int | None = None
         self._known: set[bytes] = set()
 
     def encode(self, item: Item) -> bytes:
-        return encode(plain(item)) + b"\n"
+        return encode(document(item, self._format)) + b"\n"
 
     def send(self, batch: Sequence[Piece]) -> Answer:
         try:
             descriptor = self._open()
-            fresh = [piece for piece in batch if _id(piece.data) not in self._known]
+            fresh = [piece for piece in batch if _mark(piece.data) not in self._known]
             end = os.fstat(descriptor).st_size
             data = b"".join(piece.data for piece in fresh)
             try:
@@ -49,7 +52,7 @@ class FileDestination:
                 raise
         except OSError as error:
             return Retry(f"{self._path}: {(error.strerror or str(error)).lower()}")
-        self._known = {_id(piece.data) for piece in batch}
+        self._known = {_mark(piece.data) for piece in batch}
         return Delivered(duplicates=len(batch) - len(fresh))
 
     def close(self) -> None:
@@ -108,12 +111,12 @@ class FileDestination:
         whole = tail.rfind(b"\n") + 1
         if whole < len(tail) and (whole or start == 0):
             os.ftruncate(descriptor, start + whole)
-        return {_id(line) for line in tail[:whole].splitlines()}
+        return {_mark(line) for line in tail[:whole].splitlines(keepends=True)}
 
 
-def _id(line: bytes) -> bytes:
-    """Each line begins with its id."""
-    return line[: line.find(b'","')]
+def _mark(line: bytes) -> bytes:
+    """The same item always makes the same line."""
+    return hashlib.sha256(line).digest()
 
 
 def _day(at_s: float) -> datetime.date:

@@ -18,8 +18,9 @@ from gatebook.config import secret
 from gatebook.config.sinks import WebhookSink
 from gatebook.errors import EnvironmentFault
 from gatebook.sinks.destination import Answer, Limits, Piece, Retry
+from gatebook.sinks.fields import document
 from gatebook.sinks.http import Client, judge
-from gatebook.sinks.item import Item, encode, plain
+from gatebook.sinks.item import Item, encode
 
 MIN_SECRET_BYTES = 24
 
@@ -30,10 +31,11 @@ class WebhookDestination:
     def __init__(self, settings: WebhookSink) -> None:
         """Raises EnvironmentFault."""
         self._key = _key(secret.read(settings.secret))
+        self._format = settings.format
         self._client = Client(settings, {}, compress=False)
 
     def encode(self, item: Item) -> bytes:
-        return encode(plain(item))
+        return encode(document(item, self._format))
 
     def send(self, batch: Sequence[Piece]) -> Answer:
         body = b"[" + b",".join(piece.data for piece in batch) + b"]"
