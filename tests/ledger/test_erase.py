@@ -34,7 +34,8 @@ def redact(caller: Caller, *indices: int, order: bytes = ORDER) -> None:
     old = erase.Closed.read(path)
     keys = read.unwrap(Deks(caller.root / "deks"), old.header.dek_id, READER)
     known = old.contents(keys)
-    erase.redact(caller.writer, old, known, dict.fromkeys(indices, WHY), EraseReason.SECRET, order)
+    anew = erase.without(caller.writer, old, known, dict.fromkeys(indices, WHY))
+    erase.redact(caller.writer, anew, EraseReason.SECRET, order)
 
 
 def erased(contents: Contents) -> list[Erase]:

@@ -662,9 +662,8 @@ def redacted(state: Path, *numbers: int) -> tuple[writer.Writer, list[bytes]]:
         made.append(order)
         old = erase.Closed.read(erase.closed_segments(running)[0])
         known = old.contents(read.unwrap(Deks(state / "deks"), old.header.dek_id, private))
-        erase.redact(
-            running, old, known, {sorted(known)[number]: "erased"}, entry.EraseReason.SECRET, order_sha256
-        )
+        anew = erase.without(running, old, known, {sorted(known)[number]: "erased"})
+        erase.redact(running, anew, entry.EraseReason.SECRET, order_sha256)
     return running, [record for at, record in enumerate(made) if at not in numbers]
 
 
@@ -703,7 +702,8 @@ def test_verifier_of_the_document_finds_a_file_that_was_put_back(tmp_path: Path)
     _, order_sha256 = ordered(running, "erase.record")
     old = erase.Closed.read(erase.closed_segments(running)[0])
     known = old.contents(read.unwrap(Deks(again / "deks"), old.header.dek_id, keys.load_reader(again / "keys")))
-    erase.redact(running, old, known, {min(known): "erased"}, entry.EraseReason.SECRET, order_sha256)
+    anew = erase.without(running, old, known, {min(known): "erased"})
+    erase.redact(running, anew, entry.EraseReason.SECRET, order_sha256)
     running.close()
     verify(again)
     (again / "ledger/segments" / path.name).write_bytes(data)

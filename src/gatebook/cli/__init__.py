@@ -65,6 +65,7 @@ def _register() -> None:
         "revoke",
         "grant",
         "hold",
+        "redact",
         "forget",
         "subject",
         "unseal",

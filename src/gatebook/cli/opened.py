@@ -13,7 +13,7 @@ import typer
 
 from gatebook.access.find import by_index, by_request_id
 from gatebook.access.found import Access
-from gatebook.cli.report import warn
+from gatebook.cli.report import note, warn
 from gatebook.config.load import state_dir
 from gatebook.errors import EnvironmentFault, GatebookError
 from gatebook.ledger import keys
@@ -52,7 +52,10 @@ def tell_gaps(reader: Reader, told: int = 0) -> int:
     for gap in reader.gaps[told:]:
         last = gap.first_index + gap.n - 1
         which = f"entry {gap.first_index}" if gap.n == 1 else f"entries {gap.first_index} to {last}"
-        warn(f"{which} could not be read: {gap.why}; `gatebook verify` says more")
+        if gap.erased:
+            note(f"{which}: {gap.why}")
+        else:
+            warn(f"{which} could not be read: {gap.why}; `gatebook verify` says more")
     return len(reader.gaps)
 
 
@@ -72,7 +75,9 @@ def find_access(opened: Reader, wanted: str) -> Access:
     if index is not None:
         found = by_index(opened, index)
         if found is None:
-            raise GatebookError(f"entry {index} is no record of an access, or cannot be read")
+            erased = next((gap for gap in opened.gaps if gap.first_index == index and gap.erased), None)
+            why = erased.why if erased is not None else "is no record of an access, or cannot be read"
+            raise GatebookError(f"entry {index}: {why}")
         return found
     if _ID.fullmatch(wanted) is None:
         raise GatebookError(

@@ -95,8 +95,9 @@ def count(reader: Backwards, grant: Grant) -> Count:
             made = _decoded(data)
             if made is not None and made.time_us < begin_us:
                 break
-    if reader.gaps:
-        raise LedgerError(f"accesses under grant {grant.id} cannot be counted: {reader.gaps[0].why}")
+    unknown = [gap for gap in reader.gaps if not gap.erased]
+    if unknown:
+        raise LedgerError(f"accesses under grant {grant.id} cannot be counted: {unknown[0].why}")
     return Count(accesses, told)
 
 

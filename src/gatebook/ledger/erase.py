@@ -72,22 +72,30 @@ def holding(writer: Writer, index: int) -> Path | None:
     return next((path for path in reversed(closed_segments(writer)) if int(path.name[:16], 16) <= index), None)
 
 
-def redact(
-    writer: Writer,
-    old: Closed,
-    known: Contents,
-    removed: Mapping[int, str],
-    reason: EraseReason,
-    authorisation_sha256: bytes,
-) -> None:
-    """Remove these records for good; `removed`: index -> what is said in its place. `known`: its contents.
+class Anew(NamedTuple):
+    """A segment as it is to be, in memory: `data` under a new DEK, without the records at `indices`."""
 
-    Durable and signed for on return. Raises ValueError or Damaged, nothing having been changed, when it cannot
-    be written anew.
+    old: Closed
+    data: bytes
+    dek_id: bytes
+    dek: bytes
+    indices: list[int]
+
+
+def without(writer: Writer, old: Closed, known: Contents, removed: Mapping[int, str]) -> Anew:
+    """`removed`: index -> what is said in its place. `known`: its contents. Changes nothing on disk.
+
+    Raises ValueError or Damaged when it cannot be written anew.
     """
     segments = writer.segments
     dek_id, dek = segments.random(16), segments.random(32)
-    new = rewrite.without(old.data, known, removed, dek_id, segment.derive(dek), segments.compress)
+    data = rewrite.without(old.data, known, removed, dek_id, segment.derive(dek), segments.compress)
+    return Anew(old, data, dek_id, dek, sorted(removed))
+
+
+def redact(writer: Writer, anew: Anew, reason: EraseReason, authorisation_sha256: bytes) -> None:
+    """Put the segment in the old one's place, and destroy that for good: durable and signed for on return."""
+    segments, (old, new, dek_id, dek, indices) = writer.segments, anew
     commitments = _commitments(old)
 
     def prepare() -> list[Erase]:
@@ -104,11 +112,11 @@ def redact(
         before, after = hashlib.sha256(old.data).digest(), hashlib.sha256(new).digest()
         return [
             Erase(Erased.RECORD, commitments[index][:16], before, after, reason, authorisation_sha256)
-            for index in sorted(removed)
+            for index in indices
         ]
 
-    anew = ((old.path.name, dek_id),)
-    writer.erase(Intent(writer.size, authorisation_sha256, anew, (old.header.dek_id,)), prepare)
+    replaced = ((old.path.name, dek_id),)
+    writer.erase(Intent(writer.size, authorisation_sha256, replaced, (old.header.dek_id,)), prepare)
 
 
 def _commitments(old: Closed) -> dict[int, bytes]:

@@ -265,6 +265,18 @@ class Reader:
         there = self._open(found, span, opened, index, index + 1)
         return there[0][1].record if there else None
 
+    def dek(self, index: int) -> tuple[bytes, bytes] | None:
+        """Id and DEK of the segment that holds this entry. None: no segment does. Raises Damaged or Tampered."""
+        found, _ = self._find(index)
+        return (
+            None
+            if found is None
+            else (
+                found.header.dek_id,
+                unwrap_dek(self._deks, found.header.dek_id, self._key),
+            )
+        )
+
     def entry(self, index: int) -> bytes | None:
         """The entry's own bytes, without any key."""
         found, span = self._find(index)
@@ -373,11 +385,16 @@ def list_segments(folder: Path) -> list[tuple[int, Path]]:
 
 
 def unwrap(deks: Deks, dek_id: bytes, key: keys.Reader) -> segment.Keys:
-    """A segment's keys. Raises Damaged when its DEK is gone or is not wrapped for this reader, or Tampered."""
+    """A segment's keys. Raises as `unwrap_dek`."""
+    return segment.derive(unwrap_dek(deks, dek_id, key))
+
+
+def unwrap_dek(deks: Deks, dek_id: bytes, key: keys.Reader) -> bytes:
+    """A segment's DEK. Raises Damaged when it is gone or is not wrapped for this reader, or Tampered."""
     wrapped = deks.get(dek_id)
     if wrapped is None:
         raise Damaged(f"key {dek_id.hex()} is not in the key store: it was destroyed, or has to be restored")
     for one in wrapped:
         if one.recipient == key.id:
-            return segment.derive(keys.unwrap(one, dek_id, key))
+            return keys.unwrap(one, dek_id, key)
     raise Damaged(f"key {dek_id.hex()} is not wrapped for this reader")

@@ -15,11 +15,12 @@ import msgspec
 from gatebook.errors import EnvironmentFault, UsageError
 from gatebook.recorder.forget import forget
 from gatebook.recorder.hands import Handler, Hands, Parameters
+from gatebook.recorder.redacting import redact
 
 __all__ = ["ORDERS", "Hands", "Parameters", "obey"]
 
 
-ORDERS: Final[dict[str, Handler]] = {"forget": forget}
+ORDERS: Final[dict[str, Handler]] = {"forget": forget, "redact": redact}
 
 
 def obey(hands: Hands, verb: str, parameters: bytes) -> bytes:

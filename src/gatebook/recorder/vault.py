@@ -168,9 +168,13 @@ class Vault:
         """16 bytes, to be used only after `sync`. Raises LedgerFull when the disk does not take the row."""
         return self.known(name).pseudonym
 
+    def lookup(self, name: str) -> bytes:
+        """What its rows are found by, whether there are any or not."""
+        return hmac.digest(self._key, name.encode("utf-8", "surrogateescape"), "sha256")
+
     def known(self, name: str) -> Known:
         """As `pseudonym`, with all that goes with it."""
-        lookup = hmac.digest(self._key, name.encode("utf-8", "surrogateescape"), "sha256")
+        lookup = self.lookup(name)
         began, until = self._period()
         with self._failing():
             row = self._find(lookup, began)
