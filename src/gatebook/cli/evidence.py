@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,27 @@ from gatebook import record
 from gatebook.cli.line import moment
 from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.errors import Damaged, EnvironmentFault, LedgerError
-from gatebook.evidence.check import Checked, check
+from gatebook.evidence.check import NOBODY, Checked, check
 from gatebook.evidence.examine import Progress
+from gatebook.evidence.outside import Noted, Trusted, Vouched, grounds, vouch
 from gatebook.ledger.note import Verifier
 from gatebook.ledger.proof import MAX_PROOF_BYTES, Proven, check_proof, parse_proof
 from gatebook.ledger.receipt import BEGINS
-from gatebook.ledger.verify.report import entries
+from gatebook.ledger.verify.report import Report, entries
 
 
-def verify_proof(path: Path, verifier: Verifier, *, as_json: bool) -> None:
-    """Raises LedgerError unless the file proves a record."""
-    proven = _proven(path, verifier)
+def verify_proof(path: Path, verifier: Verifier, *, as_json: bool, trusted: Trusted = NOBODY) -> int:
+    """The exit code. Raises LedgerError unless the file proves a record."""
+    proven, note = _proven(path, verifier)
+    report = Report(checkpoint=proven.checkpoint)
+    vouched = vouch(trusted, verifier, [Noted(str(path), note)], [], report)
+    report.rests_on += grounds(vouched, proven.index + 1, verifier)
+    if proven.unknown and trusted.policy is None:
+        names = ", ".join(f"{line.name} (key {line.key_id.hex()})" for line in proven.unknown)
+        report.rests_on.append(f"it is also signed by {names}: who trusts one of them gives a --policy")
     if as_json:
-        say_json(_told(proven, verifier))
-        return
+        say_json(_told(proven, report, vouched))
+        return report.exit_code
     told = decoded(proven.record)
     if told is None:
         say(harmless(proven.record.decode("utf-8", "backslashreplace")))
@@ -37,17 +43,22 @@ def verify_proof(path: Path, verifier: Verifier, *, as_json: bool) -> None:
     _line("  origin", checkpoint.origin)
     _line("  entry", str(proven.index))
     _line("  tree", f"{checkpoint.size} entries, root {checkpoint.root.hex()}")
+    for finding in report.findings:
+        say(f"{finding.kind}: {harmless(finding.place)}: {harmless(finding.what)}")
+        say(f"  which means: {harmless(finding.consequence)}")
     say("this rests on:")
-    for text in _grounds(proven, verifier):
+    for text in report.rests_on:
         say(f"  - {harmless(text)}")
     what = f"entry {proven.index} of {checkpoint.origin} is this record, byte for byte"
-    say(f"{paint('verified', '32', sys.stdout)}: {what}")
+    verdict = paint("verified", "32", sys.stdout) if report.worst is None else f"{report.worst}, though"
+    say(f"{verdict}: {what}")
+    return report.exit_code
 
 
-def verify_bundle(path: Path, verifier: Verifier | None, progress: Progress) -> Checked:
+def verify_bundle(path: Path, verifier: Verifier | None, progress: Progress, trusted: Trusted = NOBODY) -> Checked:
     """Raises LedgerError when it is no bundle of this log at all; what else is wrong is in its report."""
     try:
-        return check(path, verifier, progress)
+        return check(path, verifier, progress, trusted)
     except LedgerError as error:
         raise type(error)(f"{path}: {error}") from None
 
@@ -71,7 +82,7 @@ def bundle_told(checked: Checked) -> dict[str, Any]:
         "requests": examined.tally.verdicts._asdict(),
         "outcome_unknown": examined.tally.unknown,
         "entries": dict(sorted(examined.kinds.items())),
-        "time_stamps": [stamp.size for stamp in checked.stamps],
+        "vouched_size": checked.vouched.size,
         "counts": dict(report.counts),
         "findings": [finding._asdict() for finding in report.findings],
         "notes": report.notes,
@@ -101,53 +112,33 @@ def bundle_summary(checked: Checked) -> str:
     return said
 
 
-def _proven(path: Path, verifier: Verifier) -> Proven:
+def _proven(path: Path, verifier: Verifier) -> tuple[Proven, bytes]:
+    """And the note in it."""
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_PROOF_BYTES + 1)
-        return check_proof(parse_proof(data), verifier)
+        proof = parse_proof(data)
+        return check_proof(proof, verifier), proof.checkpoint
     except OSError as error:
         raise EnvironmentFault(f"{path}: {(error.strerror or str(error)).lower()}") from None
     except LedgerError as error:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _grounds(proven: Proven, verifier: Verifier) -> list[str]:
-    """What the result rests on."""
-    by = [f"{name}{'' if at is None else ' at ' + _second(at)}" for name, at in sorted(proven.cosigned.items())]
-    said = [f"the signature of {verifier.name} (key {verifier.key_id.hex()})" + ("" if by else " alone")]
-    said += [f"cosigned by {each}" for each in by]
-    if proven.unknown:
-        names = ", ".join(f"{line.name} (key {line.key_id.hex()})" for line in proven.unknown)
-        said.append(f"signatures by keys that are not known here count for nothing: {names}")
-    if not by:
-        said.append(
-            "no witness was asked: the key's holder could show another history to somebody else; "
-            "compare the root with a checkpoint kept elsewhere"
-        )
-    return said
-
-
-def _second(time_s: int) -> str:
-    try:
-        return datetime.datetime.fromtimestamp(time_s, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError, OSError):
-        return str(time_s)
-
-
-def _told(proven: Proven, verifier: Verifier) -> dict[str, Any]:
+def _told(proven: Proven, report: Report, vouched: Vouched) -> dict[str, Any]:
     checkpoint = proven.checkpoint
     return {
-        "verified": True,
+        "verified": report.worst is None,
         "origin": checkpoint.origin,
         "index": proven.index,
         "size": checkpoint.size,
         "root": checkpoint.root.hex(),
         "record": decoded(proven.record),
         "record_text": proven.record.decode("utf-8", "backslashreplace"),
-        "cosigned_by": proven.cosigned,
-        "unknown_signatures": [f"{line.name} (key {line.key_id.hex()})" for line in proven.unknown],
-        "rests_on": _grounds(proven, verifier),
+        "vouched_size": vouched.size,
+        "other_signatures": [f"{line.name} (key {line.key_id.hex()})" for line in proven.unknown],
+        "findings": [finding._asdict() for finding in report.findings],
+        "rests_on": report.rests_on,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,11 @@ import typer
 from gatebook.cli.opened import ReaderKey, find_access, index_of, log_verifier, open_log, tell_gaps
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath
 from gatebook.cli.report import note
-from gatebook.errors import EnvironmentFault, GatebookError
+from gatebook.errors import EnvironmentFault, GatebookError, LedgerError
 from gatebook.ledger.proof import Proof, encode_proof, record_entry
-from gatebook.ledger.prove import Tree
+from gatebook.ledger.prove import Inclusion, Tree
 from gatebook.ledger.read import Reader
+from gatebook.paths import Paths
 
 
 def prove(
@@ -50,8 +52,7 @@ def prove(
     if found is None:
         raise GatebookError(f"entry {index} is no record, or cannot be read: only records can be disclosed")
     _, salt, record = found
-    tree = Tree(paths.ledger, log_verifier(paths))
-    inclusion = tree.inclusion(index, record_entry(salt, record))
+    inclusion = _inclusion(paths, index, record_entry(salt, record))
     if inclusion is None:
         raise EnvironmentFault(
             f"entry {index} is not signed for yet: the next checkpoint covers it, within a second while gatebook "
@@ -65,6 +66,17 @@ def prove(
         size = inclusion.checkpoint.size
         note(f"{out}: entry {index}, proven to be in the signed tree of {size} entries of {opened.origin}")
         note(f"check it anywhere: gatebook verify {out} --key log.pub")
+
+
+def _inclusion(paths: Paths, index: int, entry: bytes) -> Inclusion | None:
+    """By the last checkpoint that witnesses vouch for, if it covers the entry; else by the last one."""
+    verifier = log_verifier(paths)
+    if (paths.ledger / "log" / "cosigned").exists():
+        with suppress(LedgerError):  # `gatebook verify` says what is wrong with it
+            found = Tree(paths.ledger, verifier, "cosigned").inclusion(index, entry)
+            if found is not None:
+                return found
+    return Tree(paths.ledger, verifier).inclusion(index, entry)
 
 
 def _index(opened: Reader, wanted: str, outcome: bool) -> int:

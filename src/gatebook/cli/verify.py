@@ -126,8 +126,7 @@ def _verify_file(path: Path, key: str | None, config: Path, as_json: bool) -> No
     else:
         verifier = None
     if kind == "proof" and verifier is not None:
-        verify_proof(path, verifier, as_json=as_json)
-        return
+        raise typer.Exit(verify_proof(path, verifier, as_json=as_json))
     if kind == "receipt" and verifier is not None:
         (say_json if as_json else say_verified)(verify_receipt(path, verifier))
         return

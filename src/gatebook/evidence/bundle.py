@@ -22,7 +22,7 @@ from gatebook.config import effective
 from gatebook.errors import Damaged, LedgerError, UsageError
 from gatebook.evidence import interval, manifest
 from gatebook.evidence.archive import MAX_MEMBERS, Members, Writer
-from gatebook.evidence.examine import RECORDS, SEGMENT_KEY, Examined, encode_line, examine
+from gatebook.evidence.examine import RECORDS, Examined, encode_line, examine
 from gatebook.evidence.interval import Interval, Selected
 from gatebook.evidence.manifest import Manifest
 from gatebook.evidence.pin import Pinned, pin
@@ -35,8 +35,9 @@ from gatebook.ledger.tree import TILE_WIDTH
 from gatebook.ledger.verify.public import Public, read_file
 from gatebook.paths import Paths
 
-RFC_3161: Final = 1  # Anchor.kind
-MAX_STAMP_BYTES: Final = 64 << 10
+MAX_RECEIPT_BYTES: Final = 64 << 10
+# Anchor.kind -> endings of its files below log/anchors/; the last one is the receipt.
+VOUCHING: Final = {1: ("checkpoint", "tsr"), 2: ("cosigned",)}
 
 Progress = Callable[[str, int, int], None]
 
@@ -73,7 +74,8 @@ def write(out: IO[bytes], reader: Reader, paths: Paths, verifier: Verifier, aske
     public = Public(paths.ledger / "log", pinned.checkpoint)
     anchors = _anchors(reader, paths.ledger / "log" / "anchors", found)
     edges = [index for index in (before, after) if index is not None]
-    tiles, bundles = _places(found, [*selected.indices, *edges, *erasures], [*anchors], size)
+    sizes = {int(name.partition(".")[0]) for name in anchors}
+    tiles, bundles = _places(found, [*selected.indices, *edges, *erasures], sizes, size)
     if len(tiles) + len(bundles) > MAX_MEMBERS - 1000:
         raise UsageError(f"{found.end - found.first} entries are too many for one bundle; export them in parts")
     claims = Manifest(
@@ -144,41 +146,40 @@ def _begun_us(reader: Reader, until_us: int) -> int:
     return min((created for _, created in reader.begun()[:1]), default=until_us)
 
 
-def _anchors(reader: Reader, folder: Path, found: Interval) -> dict[int, tuple[bytes, bytes]]:
-    """Time stamps that entries of the range name: size -> the stamped note, and the stamp."""
-    anchors: dict[int, tuple[bytes, bytes]] = {}
+def _anchors(reader: Reader, folder: Path, found: Interval) -> dict[str, bytes]:
+    """What vouches for the log from outside, and entries of the range name: names below log/anchors/ -> bytes."""
+    anchors: dict[str, bytes] = {}
     for piece in reader.pieces(found.first, found.end):
         if piece.sealed_us is not None:
             continue
         for index, entry in enumerate(piece.entries, piece.first_index):
             named = _parsed(entry)
-            if not (isinstance(named, Anchor) and named.kind == RFC_3161 and found.first <= index < found.end):
+            inside = found.first <= index < found.end
+            if not (isinstance(named, Anchor) and inside and named.size >= found.first and named.kind in VOUCHING):
                 continue
             try:
-                note = read_file(folder / f"{named.size}.checkpoint", MAX_STAMP_BYTES)
-                stamp = read_file(folder / f"{named.size}.tsr", MAX_STAMP_BYTES)
+                held = {
+                    f"{named.size}.{each}": read_file(folder / f"{named.size}.{each}", MAX_RECEIPT_BYTES)
+                    for each in VOUCHING[named.kind]
+                }
             except LedgerError:
-                continue
-            if named.size >= found.first and hashlib.sha256(stamp).digest() == named.receipt_sha256:
-                anchors[named.size] = note, stamp
+                continue  # `gatebook verify` says that it is missing
+            if hashlib.sha256(list(held.values())[-1]).digest() == named.receipt_sha256:
+                anchors |= held
     return anchors
 
 
 def _erasures(reader: Reader, found: Interval, size: int) -> list[int]:
     """Entries that may say why records of the range cannot be read."""
     told: list[int] = []
-    segments: dict[bytes, int] = {}
     for piece in reader.pieces(found.first, size):
         if piece.sealed_us is not None:
             continue
         for index, entry in enumerate(piece.entries, piece.first_index):
             parsed = _parsed(entry)
-            if index < size and isinstance(parsed, Segment):
-                segments[parsed.dek_id] = index
-            elif index < size and isinstance(parsed, Erase):
+            stated = isinstance(parsed, Segment) and parsed.first_index < found.end
+            if index < size and (stated or isinstance(parsed, Erase)):
                 told.append(index)
-                if parsed.kind == SEGMENT_KEY and parsed.object_id in segments:
-                    told.append(segments[parsed.object_id])
     return told
 
 
@@ -209,17 +210,16 @@ def _add_public(
     archive: Writer,
     public: Public,
     pinned: Pinned,
-    anchors: dict[int, tuple[bytes, bytes]],
+    anchors: dict[str, bytes],
     tiles: list[tuple[int, int]],
     bundles: list[int],
     tell: Progress,
 ) -> None:
     size = pinned.checkpoint.size
-    if pinned.stamp is not None:
-        anchors = anchors | {size: (pinned.note, pinned.stamp)}
-    for anchored, (note, stamp) in sorted(anchors.items()):
-        archive.add(f"log/anchors/{anchored}.checkpoint", note)
-        archive.add(f"log/anchors/{anchored}.tsr", stamp)
+    if pinned.stamped is not None:
+        anchors = anchors | {f"{size}.checkpoint": pinned.stamped[0], f"{size}.tsr": pinned.stamped[1]}
+    for name, data in sorted(anchors.items()):
+        archive.add(f"log/anchors/{name}", data)
     archive.add("log/checkpoint", pinned.note)
     total = len(tiles) + len(bundles)
     for done, (level, number) in enumerate(tiles):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -21,26 +21,20 @@ from gatebook.evidence.archive import Members, opened
 from gatebook.evidence.bundle import completed
 from gatebook.evidence.examine import Examined, Progress, examine
 from gatebook.evidence.manifest import Manifest
-from gatebook.evidence.report import anchored_sizes, readme, render
+from gatebook.evidence.outside import Noted, Stamped, Trusted, Vouched, grounds, vouch
+from gatebook.evidence.report import readme, render
 from gatebook.evidence.tree import SignedTree
 from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, SignatureLine, Verifier
 from gatebook.ledger.proof import open_checkpoint
-from gatebook.ledger.verify.report import Report, entries
+from gatebook.ledger.verify.report import Kind, Report, entries
 
 MAX_TEXT_BYTES = 8 << 20
 MAX_STAMP_BYTES = 64 << 10
+NOBODY: Final = Trusted()
 _NAMES = re.compile(
-    r"README\.txt|configurations/[0-9a-f]{64}\.json|log\.pub|log/checkpoint|log/anchors/[0-9]{1,19}\.(checkpoint|tsr)"
+    r"README\.txt|configurations/[0-9a-f]{64}\.json|log\.pub|log/checkpoint|log/anchors/[0-9]{1,19}\.(checkpoint|cosigned|tsr)"
     r"|log/tile/([0-7]|entries)/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?|records\.jsonl|report\.html|manifest\.json"
 )
-
-
-class Stamp(NamedTuple):
-    """A time stamp that is in the bundle, not judged here: of exactly these bytes, a checkpoint of that size."""
-
-    size: int
-    note: bytes
-    receipt: bytes
 
 
 @dataclass
@@ -51,14 +45,14 @@ class Checked:
     examined: Examined
     own_key: bool
     unknown: tuple[SignatureLine, ...]
-    stamps: list[Stamp]
+    vouched: Vouched
 
     @property
     def report(self) -> Report:
         return self.examined.report
 
 
-def check(path: Path, verifier: Verifier | None, progress: Progress) -> Checked:
+def check(path: Path, verifier: Verifier | None, progress: Progress, trusted: Trusted = NOBODY) -> Checked:
     """Raises EnvironmentFault when there is no file; a LedgerError when it is no bundle, or not of this log."""
     with opened(path) as members:
         strange = sorted(name for name in members.names() if _NAMES.fullmatch(name) is None)
@@ -86,8 +80,9 @@ def check(path: Path, verifier: Verifier | None, progress: Progress) -> Checked:
         if verifier is not None and own_key != verifier:
             what = f"is {own_key.name} (key {own_key.key_id.hex()}), not the key that was given"
             examined.report.found(0, "tampered", "log.pub", what, "who goes by it checks another log")
-        stamps = _check_anchors(members, checkpoint, key, examined.report)
-    checked = Checked(claims, examined, verifier is None, unknown, stamps)
+        notes, stamps = _check_anchors(members, checkpoint, key, examined.report)
+        vouched = vouch(trusted, key, [Noted("log/checkpoint", note), *notes], stamps, examined.report)
+    checked = Checked(claims, examined, verifier is None, unknown, vouched)
     examined.report.rests_on += _grounds(checked, key)
     return checked
 
@@ -136,22 +131,32 @@ def _check_claims(members: Members, claims: Manifest, examined: Examined) -> Non
             examined.report.found(2, "tampered", manifest.NAME, what, "the bundle was changed since it was made")
 
 
-def _check_anchors(members: Members, checkpoint: Checkpoint, key: Verifier, report: Report) -> list[Stamp]:
-    """That each stamped checkpoint is one of this very log. Whether its stamp is good is not judged here."""
-    tree, stamps = SignedTree(members, checkpoint), []
-    for size in anchored_sizes(members):
-        name = f"log/anchors/{size}.checkpoint"
+def _check_anchors(
+    members: Members, checkpoint: Checkpoint, key: Verifier, report: Report
+) -> tuple[list[Noted], list[Stamped]]:
+    """Those checkpoints that are of this very log. Who vouches for them is not judged here."""
+    tree = SignedTree(members, checkpoint)
+    notes: list[Noted] = []
+    stamps: list[Stamped] = []
+    for name in [name for name in members.names() if name.startswith("log/anchors/")]:
+        stem, _, ending = name.rpartition(".")
         try:
+            if ending == "tsr":
+                members.read(name, MAX_STAMP_BYTES)
+                continue
             note = members.read(name, MAX_NOTE_BYTES)
-            stamped = open_checkpoint(note, key)[0]
-            if stamped.size != size or stamped.size > checkpoint.size or tree.root_at(size) != stamped.root:
+            found = open_checkpoint(note, key)[0]
+            of_this = found.size == int(stem.rpartition("/")[2]) and found.size <= checkpoint.size
+            if not of_this or tree.root_at(found.size) != found.root:
                 raise Tampered("is of another tree than this log's")
-            stamps.append(Stamp(size, note, members.read(f"log/anchors/{size}.tsr", MAX_STAMP_BYTES)))
+            notes.append(Noted(name, note))
+            if ending == "checkpoint":
+                stamps.append(Stamped(name, found.size, note, members.read(f"{stem}.tsr", MAX_STAMP_BYTES)))
         except LedgerError as error:
-            kind = "tampered" if isinstance(error, Tampered) else "damaged"
+            kind: Kind = "tampered" if isinstance(error, Tampered) else "damaged"
             said = str(error).removeprefix(f"{name}: ")
-            report.found(0, kind, name, said, "its time stamp says nothing of this log")  # type: ignore[arg-type]
-    return stamps
+            report.found(0, kind, name, said, "who vouches for it says nothing of this log")
+    return notes, stamps
 
 
 def _grounds(checked: Checked, key: Verifier) -> list[str]:
@@ -175,11 +180,7 @@ def _grounds(checked: Checked, key: Verifier) -> list[str]:
     if checked.unknown:
         names = ", ".join(f"{line.name} (key {line.key_id.hex()})" for line in checked.unknown)
         said.append(f"signatures by keys that are not known here count for nothing: {names}")
-    said.append(
-        f"the signature of {key.name} (key {key.key_id.hex()}) alone: no witness was asked, so the key's holder "
-        f"could have written another history; compare the root with a checkpoint kept elsewhere"
-    )
-    return said
+    return said + grounds(checked.vouched, max(claims.end, 1), key)
 
 
 def _edges(claims: Manifest, examined: Examined) -> str:

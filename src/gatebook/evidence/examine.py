@@ -26,6 +26,7 @@ from gatebook.evidence.tree import SignedTree, bundle_name
 from gatebook.ledger.entry import Erase, Heartbeat, Loss, Segment, parse
 from gatebook.ledger.note import Checkpoint, decode64
 from gatebook.ledger.proof import MAX_RECORD_BYTES, SALT_BYTES, record_entry
+from gatebook.ledger.recovery import chain
 from gatebook.ledger.tree import TILE_WIDTH
 from gatebook.ledger.verify.history import History, is_record
 from gatebook.ledger.verify.report import Kind, Report, entries
@@ -107,7 +108,6 @@ class _Examination:
         self._missing: list[tuple[int, int]] = []  # runs of records that are not disclosed
         self._commitments = bytearray()  # of those, 16 bytes each
         self._numbers = array("Q")
-        self._erased_keys: set[bytes] = set()
         self._segments: list[Segment] = []
 
     def run(self) -> Examined:
@@ -257,7 +257,6 @@ class _Examination:
                 self._made.losses.append((index, parsed))
             case Erase():
                 self._made.erasures.append((index, parsed))
-                self._erased_keys.add(parsed.object_id)
             case Segment():
                 self._segments.append(parsed)
             case _:
@@ -265,9 +264,17 @@ class _Examination:
 
     # -- what is not there ----------------------------------------------------------------------------------
     def _missed(self) -> None:
-        erased = {erase.object_id for _, erase in self._made.erasures if erase.kind == ONE_RECORD}
-        keys = {erase.object_id for _, erase in self._made.erasures if erase.kind == SEGMENT_KEY}
-        gone = [each for each in self._segments if each.dek_id in keys or each.segment_id in keys]
+        destroyed = [erase for _, erase in self._made.erasures if erase.kind == SEGMENT_KEY]
+        keys, files = {each.object_id for each in destroyed}, {each.old_file_sha256 for each in destroyed}
+        one = [erase for _, erase in self._made.erasures if erase.kind == ONE_RECORD]
+        erased = {each.object_id for each in one}
+        anew = {each.old_file_sha256: each.new_file_sha256 for each in one}
+        # A segment's file as it was closed, or as it was written anew without some records.
+        gone = [
+            each
+            for each in self._segments
+            if each.dek_id in keys or not files.isdisjoint(chain(each.file_sha256, anew))
+        ]
         runs: list[list[int]] = []
         for at, index in enumerate(self._numbers):
             explained = bytes(self._commitments[16 * at : 16 * at + 16]) in erased or any(

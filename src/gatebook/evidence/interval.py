@@ -63,12 +63,12 @@ def _last(reader: Reader, starts: list[tuple[int, int]], first: int, since_us: i
     over = max([over, *(n for n, part in enumerate(parts) if part[0] <= first)])
     found = None
     for start, _, end in parts[over:]:
-        inside = _within(reader, start, end, since_us, until_us)
-        if inside is None:
+        inside, others = _within(reader, start, end, since_us, until_us)
+        if inside is None and others:
             break
-        found = inside
+        found = found if inside is None else inside
     for start, _, end in reversed(parts[:over] if found is None else []):
-        found = _within(reader, start, end, since_us, until_us)
+        found, _ = _within(reader, start, end, since_us, until_us)
         if found is not None:
             break
     return max(first, first if found is None else found)
@@ -85,12 +85,16 @@ def _first(reader: Reader, start: int, since_us: int, until_us: int) -> tuple[in
     return None, False
 
 
-def _within(reader: Reader, start: int, end: int, since_us: int, until_us: int) -> int | None:
-    """The last entry in the range among some."""
-    found = None
+def _within(reader: Reader, start: int, end: int, since_us: int, until_us: int) -> tuple[int | None, bool]:
+    """The last entry in the range among some; whether any of them has a time that is not in it."""
+    found, others = None, False
     for piece in reader.pieces(start, end):
-        found = max((index for index, at in times(piece) if since_us <= at < until_us), default=found)
-    return found
+        for index, at in times(piece):
+            if since_us <= at < until_us:
+                found = index
+            else:
+                others = True
+    return found, others
 
 
 def times(piece: Piece) -> Iterator[tuple[int, int]]:

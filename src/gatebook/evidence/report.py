@@ -27,7 +27,7 @@ from gatebook.ledger.note import MAX_NOTE_BYTES, parse_note
 from gatebook.ledger.verify.report import entries
 
 MAX_ROWS: Final = 12
-_ANCHOR = re.compile(r"log/anchors/([0-9]{1,19})\.checkpoint")
+_ANCHOR = re.compile(r"log/anchors/([0-9]{1,19})\.tsr")
 _ERASED: Final = {1: "a person's key", 2: "one record", 3: "a segment's key"}
 
 _environment = Environment(

@@ -35,8 +35,10 @@ class Inclusion(NamedTuple):
 class Tree:
     """The signed tree, read from its tiles."""
 
-    def __init__(self, ledger: Path, verifier: Verifier) -> None:
+    def __init__(self, ledger: Path, verifier: Verifier, name: str = "checkpoint") -> None:
+        """`name`: of the checkpoint's file below `log/`."""
         self._folder = ledger / "log"
+        self._name = name
         self._verifier = verifier
 
     def checkpoint(self) -> Checkpoint:
@@ -44,7 +46,7 @@ class Tree:
         return self._published()[0]
 
     def _published(self) -> tuple[Checkpoint, bytes]:
-        path = self._folder / "checkpoint"
+        path = self._folder / self._name
         try:
             data = path.read_bytes()
         except OSError as error:
