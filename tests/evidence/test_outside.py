@@ -1,4 +1,4 @@
-"""Who outside vouches for evidence: witnesses and time stamp authorities, and nobody whom the caller did not name."""
+"""Who outside vouches for evidence: witnesses and time stamp authorities; nobody whom the caller did not name."""
 
 from __future__ import annotations
 
