@@ -39,7 +39,6 @@ LEFT_TO_THE_REFERENCE = {
     "salts",
     "client_certificate",
     "proxy",
-    "certificates",
 }
 
 
