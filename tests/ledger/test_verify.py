@@ -13,7 +13,19 @@ from tests.ledger.forge import MINUTE, ORIGIN, T0, Forge
 
 from gatebook.errors import EnvironmentFault
 from gatebook.ledger import keys, segment
-from gatebook.ledger.entry import Anchor, Boot, Close, Entry, Erase, Heartbeat, Loss, Policy, Segment
+from gatebook.ledger.entry import (
+    CLOCK,
+    Anchor,
+    Boot,
+    Close,
+    Entry,
+    Erase,
+    Heartbeat,
+    Loss,
+    LossReason,
+    Policy,
+    Segment,
+)
 from gatebook.ledger.lock import Promise, encode_promise
 from gatebook.ledger.note import Checkpoint, Signer, sign_note
 from gatebook.ledger.tiles import Tiler
@@ -673,6 +685,35 @@ def test_clock_that_went_back_is_told(tmp_path: Path) -> None:
     report = history(tmp_path, act)
     assert report.findings == []
     assert any("clock went back by 6000 s" in text for text in report.notes)
+
+
+def set_ahead(forge: Forge, silent_us: int, ahead_us: int, producer: bytes = CLOCK) -> None:
+    """The clock is set ahead, `silent_us` behind the last heartbeat."""
+    forge.heartbeat()
+    first = (forge.now_us + silent_us) // 1_000_000
+    forge.now_us += silent_us + ahead_us
+    forge.clear([Loss(producer, first, forge.now_us // 1_000_000, LossReason.CLOCK_SET)])
+    forge.records(b"one")
+    forge.heartbeat()
+
+
+def test_clock_that_was_set_ahead_is_no_silence(tmp_path: Path) -> None:
+    report = history(tmp_path, lambda forge: set_ahead(forge, MINUTE, 1_000_000 * MINUTE))
+    assert report.findings == []
+    assert any("clock was set ahead by 60000000 s" in text for text in report.notes)
+
+
+def test_silence_is_found_though_the_clock_was_set_behind_it(tmp_path: Path) -> None:
+    report = history(tmp_path, lambda forge: set_ahead(forge, 9 * MINUTE, 1_000_000 * MINUTE))
+    assert one(report) == (1, "incomplete", "entry 3")
+
+
+def test_nobody_but_the_clock_explains_silence(tmp_path: Path) -> None:
+    report = history(tmp_path, lambda forge: set_ahead(forge, MINUTE, 60 * MINUTE, b"guard--1"))
+    assert {(found.kind, found.place) for found in report.findings} == {
+        ("incomplete", "entry 3"),
+        ("incomplete", "entry 4"),
+    }
 
 
 def test_loss_that_nobody_was_told_of_is_told_and_any_other_is_incomplete(tmp_path: Path) -> None:

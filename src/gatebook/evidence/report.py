@@ -190,6 +190,7 @@ def _loss(index: int, loss: Any) -> tuple[int, int, str]:
         LossReason.TORN: "cut off by a crash before anybody was told of them",
         LossReason.NOT_WRITTEN: "refused by the disk; nobody was told of them",
         LossReason.NO_LINE: "lines that the gateway's log does not have",
+        LossReason.CLOCK_SET: "seconds that the clock left out when it was set ahead; nothing is missing",
     }
     said = words.get(loss.reason, f"reason {loss.reason}")
     return index, loss.last_seq - loss.first_seq + 1, said

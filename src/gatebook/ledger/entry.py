@@ -25,6 +25,7 @@ SEGMENT_PREFIX: Final = b"GB\x01\x02"
 ERASE_PREFIX: Final = b"GB\x01\x05"
 KEY_PREFIX: Final = b"GB\x01\x06"
 PRODUCER: Final = b"ledger\0\0"  # of the LOSS entries that the ledger writes about itself
+CLOCK: Final = b"clock\0\0\0"  # of those about seconds that the clock has left out
 
 
 class LossReason(IntEnum):
@@ -33,6 +34,7 @@ class LossReason(IntEnum):
     TORN = 1  # a crash came before its sync: nobody was told that it was written
     NOT_WRITTEN = 2  # the disk refused it: nobody was told that it was written
     NO_LINE = 16  # the recorder's: the gateway's log has no line of it
+    CLOCK_SET = 17  # the recorder's: these seconds since 1970 never were, the clock was set ahead over them
 
 
 @dataclass(frozen=True, slots=True)

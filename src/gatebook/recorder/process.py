@@ -31,6 +31,7 @@ from gatebook.ledger.lock import Promise
 from gatebook.ledger.logkeys import load_log_keys, mend
 from gatebook.ledger.writer import Writer
 from gatebook.paths import Paths, check_private, make_private
+from gatebook.recorder.clockwatch import ClockWatch, steady_s
 from gatebook.recorder.forget import finish_all
 from gatebook.recorder.gatewaylog import GatewayLog
 from gatebook.recorder.journal import Journal, Told
@@ -133,7 +134,7 @@ class Recorder:
         configuration: Configuration,
         *,
         clock: Callable[[], int] = now_us,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
         files: Files | None = None,
     ) -> None:
         self._clock = clock
@@ -164,6 +165,7 @@ class Recorder:
             prepare=self._prepare,
             obey=lambda verb, parameters: obey(self._hands(), verb, parameters),
             outside=self._outside,
+            skipped=ClockWatch(clock, monotonic).look,
         )
         office = Office(self._sign, self._anchor, lambda event, detail: self._say(event, **detail), clock)
         self._stamping = Stamping(paths.ledger / "log" / "anchors", office, files)

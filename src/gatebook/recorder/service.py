@@ -15,7 +15,7 @@ from typing import Any
 
 from gatebook import wire
 from gatebook.errors import EnvironmentFault, UsageError
-from gatebook.ledger.entry import Entry, Policy
+from gatebook.ledger.entry import Entry, Loss, Policy
 from gatebook.ledger.writer import Writer
 from gatebook.record import MAX_RECORD_BYTES
 from gatebook.recorder.journal import MAX_FRAME_RECORDS, Journal
@@ -27,7 +27,8 @@ from gatebook.recorder.worker import MAX_PID
 class Service:
     """`failed` hears of the error that ended it. `prepare` makes ready what an Apply asks for, raising
     EnvironmentFault where that cannot be; what it returns is called once the change is on record. `obey` carries
-    out an order (orders.obey). `outside` tells who vouches for the ledger."""
+    out an order (orders.obey). `outside` tells who vouches for the ledger, `skipped` what the clock has
+    left out since it was last asked."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Service:
         prepare: Callable[[bytes], Callable[[], None]],
         obey: Callable[[str, bytes], bytes],
         outside: Callable[[], dict[str, Any]] = dict,
+        skipped: Callable[[], Loss | None] = lambda: None,
     ) -> None:
         self._writer = writer
         self._journal = journal
@@ -49,6 +51,7 @@ class Service:
         self._prepare = prepare
         self._obey = obey
         self._outside = outside
+        self._skipped = skipped
         self._asked: list[tuple[Connection, wire.Message]] = []
         self._scheduled = False
         self._policy_version = 0
@@ -85,6 +88,9 @@ class Service:
     def _commit_waiting(self) -> None:
         self._once.commit()
         self._vault.sync()
+        skipped = self._skipped()
+        if skipped is not None:
+            self._writer.append_entry(skipped)
         self._journal.commit(self._writer)
 
     def _take(self, message: wire.Message, replies: list[wire.Reply | None], at: int) -> wire.Reply | None:

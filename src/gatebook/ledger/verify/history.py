@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from gatebook.errors import Damaged
 from gatebook.ledger.entry import (
+    CLOCK,
     RECORD_PREFIX,
     Anchor,
     Boot,
@@ -131,6 +132,9 @@ class History:
         self.broken = True
 
     def _loss(self, index: int, loss: Loss) -> None:
+        if (loss.producer, loss.reason) == (CLOCK, LossReason.CLOCK_SET):
+            self._clock_set(index, loss)
+            return
         self.report.account.loss(loss)
         count = loss.last_seq - loss.first_seq + 1
         if loss.reason in _OWN_LOSSES:
@@ -138,6 +142,13 @@ class History:
             return
         what = f"LOSS: producer {loss.producer.hex()} misses {loss.first_seq} to {loss.last_seq}"
         self.report.found(1, "incomplete", f"entry {index}", what, f"{count} of its messages are not in the log")
+
+    def _clock_set(self, index: int, loss: Loss) -> None:
+        """Until the clock was set time has passed as ever; what it has left out was no silence."""
+        self.alive(index, loss.first_seq * 1_000_000)
+        seconds = loss.last_seq - loss.first_seq
+        self.report.note(f"entry {index}: the clock was set ahead by {seconds} s; the order of entries holds")
+        self._sign_us = self._clock_us = loss.last_seq * 1_000_000
 
     def alive(self, index: int, t_us: int, *, is_heartbeat: bool = False) -> None:
         """The log's clock at that entry. Only heartbeats are signs of life; records show that time passed."""
