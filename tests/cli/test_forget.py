@@ -203,6 +203,21 @@ def test_keys_that_name_the_person_are_told_and_left_to_whoever_ends_them(acme: 
     assert "gatebook key revoke" in ran.err
 
 
+def test_address_of_nobody_is_forgotten(acme: People) -> None:
+    acme.access(1)
+    vault = Vault(acme.paths.vault, acme.keys.names)
+    old = vault.pseudonym("address:2001:db8::1")
+    vault.sync()
+    vault.close()
+    ran = acme.forget("2001:0db8::1", "--address", "--reason", "request 18")
+    assert ran.code == 0, ran.err
+    assert old.hex() in ran.out
+    ((_, detail),) = acme.actions()
+    assert detail["of"] == "an address"
+    assert acme.forget("nowhere", "--address", "--reason", "request 18").code == 2
+    assert acme.forget("2001:0db8::1", "--address", "--reason", "request 18").code == 3
+
+
 # -- unseal ---------------------------------------------------------------------------------------------------
 def test_unsealing_is_on_record_before_it_is_shown(acme: People, monkeypatch: pytest.MonkeyPatch) -> None:
     made = acme.access(1)

@@ -123,6 +123,34 @@ def test_nothing_that_is_written_names_the_person(state: State) -> None:
     assert b"alice" not in b"".join(record.encode(each) for _, each in state.records())
 
 
+def test_address_is_forgotten_however_it_is_spelt(state: State) -> None:
+    opened = Vault(state.paths.vault, KEY)
+    opened.pseudonym("address:192.0.2.7")
+    opened.sync()
+    opened.close()
+    rows = rows_of(state.paths.vault, lookup("address:192.0.2.7"))
+    order(state.configuration, "forget", asked(lookup=None, address="::ffff:192.0.2.7"))
+    assert remains(state.paths.vault, rows) == []
+    assert b"192.0.2.7" not in b"".join(record.encode(each) for _, each in state.records())
+    state.verified()
+
+
+def test_person_of_many_periods_is_forgotten_in_all_of_them(state: State) -> None:
+    """More of them than a record lists, or a verifier looks back."""
+    opened = Vault(state.paths.vault, KEY)
+    hours = 300
+    for hour in range(1, hours + 1):
+        opened.period_s, opened._now_s = 3600.0, lambda hour=hour: hour * 3600.0  # type: ignore[misc]
+        opened.pseudonym(ALICE)
+    opened.sync()
+    opened.close()
+    told = order(state.configuration, "forget", asked())
+    assert len(told["erased"]) == hours + PERIODS
+    ((_, made),) = admins(state)
+    assert (made.detail["rows"], len(made.detail["pseudonyms"])) == (hours + PERIODS, 256)
+    state.verified()
+
+
 def test_who_comes_back_is_somebody_else(state: State) -> None:
     recorder = state.start()
     before = recorder.ask(wire.Pseudonym(ALICE, sealing=True))
@@ -159,7 +187,17 @@ def test_nobody_to_forget_is_said_and_nothing_written(state: State) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"lookup": "ab"}, {"lookup": "*"}, {"reason": ""}, {"actor": "alice"}, {"more": 1}, {"lookup": None}]
+    "wrong",
+    [
+        {"address": "192.0.2.7"},
+        {"lookup": None, "address": "somewhere"},
+        {"lookup": "ab"},
+        {"lookup": "*"},
+        {"reason": ""},
+        {"actor": "alice"},
+        {"more": 1},
+        {"lookup": None},
+    ],
 )
 def test_order_that_is_not_understood_is_refused(state: State, wrong: dict[str, Any]) -> None:
     recorder = state.start()

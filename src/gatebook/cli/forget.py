@@ -17,6 +17,7 @@ from gatebook.cli.erased import await_receipt, say_receipt
 from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
 from gatebook.cli.report import note, say, say_json, warn
 from gatebook.cli.revoke import deployment, named
+from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault, UsageError
 from gatebook.identity.keyed import read_keys
 from gatebook.identity.stored import Stored, stored, unlink
@@ -28,11 +29,16 @@ _scrub = Scrubber().scrub
 
 
 def forget(
-    subject: Annotated[str, typer.Argument(help="Whom: a caller's name, or a pseudonym from the log.")],
+    subject: Annotated[
+        str, typer.Argument(help="Whom: a caller's name, or a pseudonym from the log; with --address, an address.")
+    ],
     reason: Annotated[str, typer.Option(help="Why: a line, for the log. It stays for good: no name in it.")],
     identity: Annotated[
         str | None, typer.Option(help="The caller's provider. Needed where the configuration has several.")
     ] = None,
+    address: Annotated[
+        bool, typer.Option("--address", help="SUBJECT is the address of clients that nobody was identified for.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A new file for the receipt.", show_default=False),
@@ -53,23 +59,19 @@ def forget(
         raise UsageError("nothing was erased: the reason names the person, and would stay for good; word it anew")
     if out is not None and out.exists():
         raise EnvironmentFault(f"nothing was erased: {out} is there already; name a new file")
-    target = named(configuration, paths, read_keys(paths), "subject", subject, identity)
-    now = time.time()
-    asked = {
-        "lookup": target.key,
-        "provider": target.provider,
-        "reason": reason,
-        "actor": whoever().actor,
-    }
-    told: dict[str, Any] | None = None
-    try:
-        told = order(configuration, "forget", asked)
-    except EnvironmentFault as error:
-        if NOBODY not in str(error):
-            raise
-    # A crash from here on: the log has forgotten them; the same command again does the rest.
-    unlinked = unlink(paths, target.key, now, secrets.token_bytes)
-    elsewhere = stored(paths, target.provider, subject, target.key, now)
+    by = {"reason": reason, "actor": whoever().actor}
+    told: dict[str, Any] | None
+    if address:
+        told = order(configuration, "forget", {"address": subject, **by})
+        elsewhere: list[Stored] = []
+        unlinked = 0
+    else:
+        target = named(configuration, paths, read_keys(paths), "subject", subject, identity)
+        told = _order(configuration, {"lookup": target.key, "provider": target.provider, **by})
+        # A crash from here on: the log has forgotten them; the same command again does the rest.
+        now = time.time()
+        unlinked = unlink(paths, target.key, now, secrets.token_bytes)
+        elsewhere = stored(paths, target.provider, subject, target.key, now)
     if told is None:
         _say_elsewhere(elsewhere, unlinked)
         raise EnvironmentFault(
@@ -88,6 +90,16 @@ def forget(
         if configuration.audit.subject == "keep":
             warn("audit.subject is keep: records name callers in clear, and no erasure of a row changes that")
         note("Copies of the vault in backups still know them: destroy those too, or a restore brings them back.")
+
+
+def _order(configuration: Configuration, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """What was done; None where there is nobody to forget in the vault."""
+    try:
+        return order(configuration, "forget", asked)
+    except EnvironmentFault as error:
+        if NOBODY not in str(error):
+            raise
+        return None
 
 
 def _say_elsewhere(elsewhere: list[Stored], unlinked: int) -> None:

@@ -71,6 +71,8 @@ def _say(found: Access, proven: dict[str, int | None]) -> None:
         _line("open", "no outcome has been seen yet")
     for word in found.signals:
         _line("signal", f"{word}: {SIGNALS.get(word, 'unknown to this version')}")
+    if found.sealed is not None:
+        _line("sealed", f"under {found.sealed.under}; `gatebook unseal {found.id}` opens it, for whom that is")
     for group in _GROUPS:
         if group in record:
             say(paint(group, "36", sys.stdout))

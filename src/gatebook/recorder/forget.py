@@ -1,7 +1,7 @@
 """The order `forget`: destroy a person's rows of the vault, and say so in the ledger, both or neither.
 
-In: the keyed hash of the person's name, who wants it and why. Out: where the ledger says so. Steps: the erasure is
-begun in the vault, an `erase.subject` record says who and why, the rows are destroyed, an ERASE entry each says
+In: a person as a keyed hash, or an address; who wants it and why. Out: where the ledger says so. The erasure
+is begun in the vault, an `erase.subject` record says who and why, the rows are destroyed, an ERASE entry each says
 that they are, the erasure is done with. What was begun is finished by the next process, before it writes anything
 else: no record comes between an erasure's beginning and its own record. Never writes the person's name.
 """
@@ -23,6 +23,7 @@ from gatebook.ledger.read import entries_since
 from gatebook.ledger.writer import Writer
 from gatebook.recorder.hands import Hands, Parameters
 from gatebook.recorder.vault import Erasure, Vault
+from gatebook.redact import canonical_address
 
 MAX_LISTED: Final = 256  # pseudonyms in the record; each has its own ERASE
 NOBODY: Final = "nothing was erased: the vault has no row of that person"
@@ -30,8 +31,9 @@ _NO_FILE: Final = bytes(32)
 
 
 class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    lookup: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-    provider: Annotated[str, Meta(max_length=64)] | None
+    lookup: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")] | None = None
+    address: Annotated[str, Meta(max_length=64)] | None = None
+    provider: Annotated[str, Meta(max_length=64)] | None = None
     reason: Annotated[str, Meta(min_length=1, max_length=300)]
     actor: Annotated[str, Meta(pattern=r"\Aos:[0-9]{1,10}\Z")]
 
@@ -42,12 +44,13 @@ def forget(hands: Hands, parameters: Parameters) -> dict[str, Any]:
         asked = msgspec.convert(parameters, _Asked, strict=True)
     except msgspec.ValidationError as error:
         raise UsageError(f"nothing was erased: {error}") from None
+    lookup = _lookup(hands.vault, asked)
     with holds.standing(hands.paths.holds) as standing:
-        rows = hands.vault.rows(bytes.fromhex(asked.lookup))
+        rows = hands.vault.rows(lookup)
         if not rows:
             raise EnvironmentFault(NOBODY)
         pseudonyms = [row.pseudonym for row in rows]
-        names = frozenset({asked.lookup, *(each.hex() for each in pseudonyms)})
+        names = frozenset({lookup.hex(), *(each.hex() for each in pseudonyms)})
         try:
             holds.refuse(holds.blocking(standing, names=names))
         except GatebookError as error:
@@ -57,7 +60,7 @@ def forget(hands: Hands, parameters: Parameters) -> dict[str, Any]:
             action="erase.subject",
             actor=asked.actor,
             detail={
-                "provider": asked.provider,
+                **({"provider": asked.provider} if asked.address is None else {"of": "an address"}),
                 "pseudonyms": [each.hex() for each in pseudonyms[:MAX_LISTED]],
                 "rows": len(rows),
                 "reason": asked.reason,
@@ -68,6 +71,15 @@ def forget(hands: Hands, parameters: Parameters) -> dict[str, Any]:
         begun = hands.vault.begin_erasure(hands.writer.synced, EraseReason.REQUEST, data, pseudonyms)
         told = finish(hands.writer, hands.vault, begun, hands.paths.ledger / "segments")
     return told | {"origin": hands.configuration.origin, "began": [row.began for row in rows]}
+
+
+def _lookup(vault: Vault, asked: _Asked) -> bytes:
+    if asked.lookup is not None and asked.address is None:
+        return bytes.fromhex(asked.lookup)
+    address = canonical_address(asked.address or "")
+    if asked.lookup is not None or address is None:
+        raise UsageError("nothing was erased: expected a keyed name, or an address such as 192.0.2.7")
+    return vault.lookup(f"address:{address}")
 
 
 def finish_all(writer: Writer, vault: Vault, segments: Path) -> None:
