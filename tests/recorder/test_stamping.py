@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from tests.tsa import REPLY, STAMPING, Server, Stamper, query, serving, verified
 from gatebook import wire
 from gatebook.config.evidence import Timestamps
 from gatebook.ledger.entry import Anchor, Heartbeat
+from gatebook.ledger.files import Files
 from gatebook.ledger.keys import load_verifier
 from gatebook.ledger.lock import Promise, open_signed
 from gatebook.ledger.timestamp import load_authorities
@@ -56,9 +58,9 @@ class Desk:
     def now(self) -> int:
         return time.time_ns() // 1000 + getattr(self, "ahead_us", 0)
 
-    def again(self) -> Stamping:
+    def again(self, files: Files | None = None) -> Stamping:
         office = Office(self._sign, self._anchor, lambda *said: self.said.append(said), self.now)
-        return Stamping(self.anchors, office, first_wait_s=0.01)
+        return Stamping(self.anchors, office, files, first_wait_s=0.01)
 
     def configure(self, **changes: Any) -> None:
         asked = {"url": self.server.url, "certificates": self.server.stamper.roots, **changes}
@@ -311,6 +313,66 @@ def test_link_in_a_stamps_place_is_replaced_not_followed(desk: Desk, tmp_path: P
     for _ in range(3):
         assert desk.once() == ""
     assert victim.read_bytes() == b"mine"
+
+
+# -- a disk that fails, a machine that dies ---------------------------------------------------------------------
+STEPS = ("make_folder", "create", "write", "sync", "rename", "create", "write", "sync", "rename")
+
+
+class Failing(Files):
+    """The step of that number fails, done or not."""
+
+    def __init__(self, at: int, *, done: bool) -> None:
+        self.left = at
+        self.done = done
+
+    def _step(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        self.left -= 1
+        if self.left == -1 and not self.done:
+            raise OSError(errno.EIO, "i/o error")
+        made = step(*arguments)
+        if self.left == -1:
+            raise OSError(errno.EIO, "i/o error")
+        return made
+
+    def make_folder(self, path: Path) -> None:
+        self._step(super().make_folder, path)
+
+    def create(self, path: Path) -> int:
+        return int(self._step(super().create, path))
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        self._step(super().write, descriptor, data)
+
+    def sync(self, descriptor: int) -> None:
+        self._step(super().sync, descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._step(super().rename, old, new)
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("at", range(len(STEPS)))
+def test_stop_within_any_write_leaves_a_ledger_that_is_good_and_a_next_stamp(
+    desk: Desk, at: int, done: bool
+) -> None:
+    desk.stamping = desk.again(Failing(at, done=done))
+    desk.configure()
+    assert "i/o error" in desk.once()
+    assert desk.anchored == []
+    outside = Outside(authorities=load_authorities(desk.server.stamper.roots), demanded=False)
+
+    def verified() -> list[Any]:
+        return verify(
+            desk.caller.root / "ledger", VERIFIER, lock=desk.caller.root / "lock", outside=outside
+        ).findings
+
+    assert verified() == []
+    desk.stamping = desk.again()  # the next process
+    desk.configure()
+    assert desk.once() == ""
+    desk.caller.checkpoint()
+    assert verified() == []
 
 
 # -- in the recorder's process --------------------------------------------------------------------------------
