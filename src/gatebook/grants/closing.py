@@ -2,8 +2,9 @@
 
 In: the grants' file and the ledger, which is counted as its reader. The entry is written first, then the file says
 so; before it is written, the ledger is asked whether it is there already, so a crash between the two never makes a
-second one. Without the reader's key in the state folder nothing can be counted or looked up: the entry says so.
-Blocks: the ledger, the disk, the recorder. Called by the supervisor alone, one call at a time.
+second one. Without a reader's key that lies open in the state folder (no passphrase, no KMS) nothing can be
+counted or looked up: the entry says so. Blocks: the ledger, the disk, the recorder. Called by the supervisor
+alone, one call at a time.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _close(configuration: Configuration, paths: Paths, grant: Grant) -> None:
         if found is not None:
             detail["accesses"] = found.accesses
         else:
-            detail["not_counted"] = "the reader's key is not in the state folder"
+            detail["not_counted"] = "no reader's key lies open in the state folder"
         now_us = time.time_ns() // 1000
         submit(configuration, [record.Admin(time_us=now_us, action="grant.complete", actor=ACTOR, detail=detail)])
 
@@ -76,7 +77,11 @@ def _close(configuration: Configuration, paths: Paths, grant: Grant) -> None:
 def _reader(configuration: Configuration, paths: Paths) -> Reader | None:
     if not (paths.keys / keys.READER_KEY).exists():
         return None
-    return Reader(paths.ledger, configuration.origin, paths.deks, keys.load_reader(paths.keys))
+    try:
+        key = keys.load_reader(paths.keys)
+    except keys.Locked:
+        return None
+    return Reader(paths.ledger, configuration.origin, paths.deks, key)
 
 
 def count(reader: Backwards, grant: Grant) -> Count:

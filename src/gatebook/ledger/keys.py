@@ -1,7 +1,7 @@
 """A ledger's keys: the log's signing key, the readers' keys, and wrapping a segment's DEK for readers.
 
     log.key      signing key, C2SP skey         log.pub      vkey, for everybody
-    reader.key   X25519, PKCS8 PEM              reader.pub   PEM; `reader-<name>.pub` for further readers
+    reader.key   X25519, PKCS#8 PEM             reader.pub   PEM; `reader-<name>.pub` for further readers
 
 Wrapping is HPKE (RFC 9180: X25519, HKDF-SHA256, AES-256-GCM) with the DEK's id as info, so the writer needs
 no private key. Trust: whoever has log.key can sign another history, whoever has reader.key can read; both
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -40,6 +41,11 @@ MAX_KEY_FILE_BYTES = 4096
 
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _INFO = b"gatebook/dek/v1"
+_LOCKED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+
+
+class Locked(EnvironmentFault):
+    """A passphrase is needed, and nobody can be asked."""
 
 
 class Recipient(NamedTuple):
@@ -71,7 +77,7 @@ def create_keys(folder: Path, origin: str) -> None:
     signer = Signer.generate(origin, os.urandom(32))
     reader = X25519PrivateKey.generate()
     private = reader.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    public = reader.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    public = public_pem(reader.public_key())
     # A crash between these leaves some of the files, and nothing that was signed or sealed with them.
     _write(folder / LOG_KEY, signer.skey.encode() + b"\n", 0o600)
     _write(folder / LOG_PUB, signer.vkey.encode() + b"\n", 0o644)
@@ -179,16 +185,37 @@ def load_recipient(path: Path) -> Recipient:
     return Recipient(key_id(key), key)
 
 
-def load_reader(path: Path) -> Reader:
-    """A reader's private key, from its file or the folder that it is in."""
+def load_reader(path: Path, passphrase: Callable[[Path], bytes] | None = None) -> Reader:
+    """A reader's private key, from its file or the folder that it is in; `passphrase` is asked if it has one.
+
+    Raises Locked when it has one and nobody can be asked, EnvironmentFault for a wrong one.
+    """
     path = path / READER_KEY if path.is_dir() else path
+    data = read_key_file(path, secret=False)
+    if is_locked := _LOCKED in data:
+        if passphrase is None:
+            raise Locked(f"{path}: a passphrase protects it; nobody can be asked for it here")
+    else:
+        data = read_key_file(path, secret=True)
     try:
-        key = load_pem_private_key(read_key_file(path, secret=True), None)
+        key = load_pem_private_key(data, passphrase(path) if is_locked and passphrase else None)
     except (ValueError, TypeError):
+        if is_locked:
+            raise EnvironmentFault(
+                f"{path}: does not open: the passphrase is another one, or the file is damaged"
+            ) from None
         key = None
     if not isinstance(key, X25519PrivateKey):
-        raise Damaged(f"{path}: not an X25519 private key in PEM without a passphrase")
+        raise Damaged(f"{path}: not an X25519 private key in PEM")
+    return reader_of(key)
+
+
+def reader_of(key: X25519PrivateKey) -> Reader:
     return Reader(key_id(key.public_key()), key)
+
+
+def public_pem(key: X25519PublicKey) -> bytes:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def key_id(key: X25519PublicKey) -> bytes:

@@ -111,8 +111,8 @@ def _promised(lock: Path, verifiers: Sequence[Verifier]) -> Promise | None:
         for line in parse_note(promise.note).lines:
             if line.name == promise.checkpoint.origin and line.key_id not in {one.key_id for one in verifiers}:
                 raise Tampered(
-                    f"signed by key {line.key_id.hex()} too, which is not in keys/: an older copy of that folder "
-                    f"was put back; bring the newest one"
+                    f"signed by key {line.key_id.hex()} too, which is not in keys/: "
+                    f"an older copy of keys/ was put back; bring the newest one"
                 )
     except LedgerError as error:
         raise type(error)(f"{lock}: {error}") from None
