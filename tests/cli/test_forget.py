@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from gatebook import record
 from gatebook.access import person_page
 from gatebook.cli import unseal as unsealing
 from gatebook.config.load import load
-from gatebook.identity import revocation_file
+from gatebook.config.model import Grantable
+from gatebook.identity import grant_file, revocation_file
 from gatebook.identity.grant_file import Person as Actor
 from gatebook.ledger import keys as ledger_keys
 from gatebook.ledger.note import Signer
@@ -179,6 +181,45 @@ def test_revocation_outlives_its_subject_and_leads_to_no_record(acme: People) ->
     assert pseudonym not in acme.paths.revocations.read_text()
     assert kept.id in ran.err
     assert acme.run("undo", kept.id).code == 0
+
+
+def test_grants_that_are_over_go_and_one_in_force_is_told(acme: People) -> None:
+    """Records name a grant by its id, and the file the person by a keyed name: together they tell who it was."""
+    pseudonym = acme.pseudonym(ALICE)
+    key = acme.keys.name("subject", "staff", ALICE)
+    for number, (decided, completed) in enumerate([(True, True), (True, False), (False, False)]):
+        made = grant_file.request(
+            acme.paths.grants,
+            Grantable.model_validate({"role": "admin", "max": "1h", "approve": ["boss"]}),
+            role="admin",
+            provider="staff",
+            key=key,
+            shown=pseudonym,
+            seconds=3600,
+            reason="incident",
+            by=Actor("os:1", "ann"),
+            now=time.time() - (0 if decided else 2 * DAY_S),
+            random=lambda n, number=number: bytes([number]) * n,  # type: ignore[misc]
+            announce=lambda _: None,
+        )
+        if decided:
+            grant_file.decide(
+                acme.paths.grants,
+                made.id,
+                "approved",
+                terms=lambda _: Grantable.model_validate({"role": "admin", "max": "1h", "approve": ["boss"]}),
+                by=Actor("os:2", "boss"),
+                now=time.time(),
+                announce=lambda _: None,
+            )
+        if completed:
+            grant_file.complete(acme.paths.grants, made.id, lambda _: None)
+    ran = acme.forget(ALICE, "--identity", "staff", "--reason", "request 17")
+    assert ran.code == 0, ran.err
+    (left,) = grant_file.read(acme.paths.grants)
+    assert left.state(time.time()) == "in force"
+    assert f"gatebook grant revoke {left.id}" in ran.err
+    assert "2 grants that were over are gone" in ran.err
 
 
 def test_keys_that_name_the_person_are_told_and_left_to_whoever_ends_them(acme: People) -> None:

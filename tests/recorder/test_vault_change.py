@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from gatebook.errors import Damaged
+from gatebook.errors import Damaged, Tampered
 from gatebook.recorder import vault
 from gatebook.recorder.vault import Vault
+from gatebook.sealed import seal, unseal
 
 KEY = b"k" * 32
 DAY_S = 86_400.0
@@ -161,6 +162,22 @@ def test_period_that_is_configured_later_leaves_the_old_pseudonym_to_be_found(ol
     rows = vault.rows_of(old, lookup("subject:staff:alice"))
     assert [row.pseudonym for row in rows] == [OLD["subject:staff:alice"], made]
     assert pseudonyms(old) == OLD  # and without periods again, they have their first ones again
+
+
+def test_vault_without_its_key_tests_no_guess_and_opens_nothing(tmp_path: Path) -> None:
+    """Whoever has a copy of the vault, readable records and a list of all employees, but not pseudonym.key."""
+    opened = Vault(tmp_path / "v", KEY)
+    known = opened.known("subject:staff:alice")
+    opened.sync()
+    opened.close()
+    part = seal({"subject": "alice"}, known.pseudonym.hex(), known.key, "0" * 32)
+    (row,) = vault.find(tmp_path / "v", part.under)
+    assert row.lookup not in {hashlib.sha256(name).digest() for name in (b"alice", b"subject:staff:alice")}
+    assert vault.rows_of(tmp_path / "v", hmac.digest(b"x" * 32, b"subject:staff:alice", "sha256")) == []
+    for key in (row.key, vault.key_of(row, b"x" * 32), row.lookup):
+        with pytest.raises(Tampered):
+            unseal(part, key, "0" * 32)
+    assert unseal(part, vault.key_of(row, KEY), "0" * 32) == {"subject": "alice"}
 
 
 def test_key_in_the_file_is_not_the_key_that_seals(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gatebook.cli.revoke import deployment, named
 from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault, UsageError
 from gatebook.identity.keyed import read_keys
-from gatebook.identity.stored import Stored, stored, unlink
+from gatebook.identity.stored import Stored, Unlinked, stored, unlink
 from gatebook.recorder.forget import NOBODY
 from gatebook.recorder.submit import order
 from gatebook.scrub import Scrubber
@@ -64,7 +64,7 @@ def forget(
     if address:
         told = order(configuration, "forget", {"address": subject, **by})
         elsewhere: list[Stored] = []
-        unlinked = 0
+        unlinked = Unlinked(0, 0)
     else:
         target = named(configuration, paths, read_keys(paths), "subject", subject, identity)
         told = _order(configuration, {"lookup": target.key, "provider": target.provider, **by})
@@ -102,9 +102,11 @@ def _order(configuration: Configuration, asked: dict[str, Any]) -> dict[str, Any
         return None
 
 
-def _say_elsewhere(elsewhere: list[Stored], unlinked: int) -> None:
-    if unlinked:
-        note(f"{unlinked} revocations stay in force, under new ids and without what led to records.")
+def _say_elsewhere(elsewhere: list[Stored], unlinked: Unlinked) -> None:
+    if unlinked.revocations:
+        note(f"{unlinked.revocations} revocations stay in force, under new ids and without what led to records.")
+    if unlinked.grants:
+        note(f"{unlinked.grants} grants that were over are gone from the list.")
     for each in elsewhere:
         note(f"{each.store}: {each.what}; {each.remedy}")
 

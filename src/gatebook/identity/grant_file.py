@@ -162,6 +162,24 @@ def complete(path: Path, grant_id: str, announce: Announce) -> Grant:
     return _step(path, grant_id, completed, announce)
 
 
+def unlink(path: Path, key: str, *, now: float) -> int:
+    """Whoever `key` names was forgotten: their grants that give nothing any more go. How many.
+
+    Records name a grant by its id, and this file the person by it. Raises EnvironmentFault.
+    """
+    with kept.change(path, KIND) as change:
+        entries = change.document.grants
+        left = tuple(
+            entry
+            for entry in entries
+            if entry.key != key or not (entry.completed or entry.state(now) in ("denied", "expired"))
+        )
+        if len(left) < len(entries):
+            # That they were forgotten is on record; these gave nothing to anybody.
+            change.become(Document(version=1, grants=left), lambda: None)
+    return len(entries) - len(left)
+
+
 def _step(path: Path, grant_id: str, change_it: Callable[[Grant], Grant], announce: Announce) -> Grant:
     if not re.fullmatch(ID, grant_id):
         raise GatebookError("that is no grant's id; `gatebook grant list` shows them all")

@@ -22,6 +22,13 @@ class Stored(NamedTuple):
     remedy: str
 
 
+class Unlinked(NamedTuple):
+    """How many revocations lost what led to records, and how many grants that were over are gone."""
+
+    revocations: int
+    grants: int
+
+
 def stored(paths: Paths, provider: str | None, subject: str | None, key: str, now: float) -> list[Stored]:
     """`key`: keyed.Keys.name of the subject. Without `subject`, what holds the name itself is not looked for."""
     found = []
@@ -36,7 +43,11 @@ def stored(paths: Paths, provider: str | None, subject: str | None, key: str, no
     for grant in grant_file.read(paths.grants):
         if grant.key == key:
             what = f"grant {grant.id} of {grant.role} ({grant.state(now)}) is by their keyed name"
-            remedy = f"gatebook grant revoke {grant.id}" if grant.state(now) == "in force" else "goes by itself"
+            remedy = (
+                f"gatebook grant revoke {grant.id}"
+                if grant.state(now) == "in force"
+                else "forget them again once it is over"
+            )
             found.append(Stored(paths.grants.name, what, remedy))
     for entry in revocation_file.read(paths.revocations):
         if entry.key == key:
@@ -45,8 +56,11 @@ def stored(paths: Paths, provider: str | None, subject: str | None, key: str, no
     return found
 
 
-def unlink(paths: Paths, key: str, now: float, random: Callable[[int], bytes]) -> int:
-    """Revocations by that keyed name lose what leads to records. How many. Raises EnvironmentFault."""
-    if not any(entry.key == key for entry in revocation_file.read(paths.revocations)):
-        return 0
-    return revocation_file.unlink(paths.revocations, key, now=now, random=random)
+def unlink(paths: Paths, key: str, now: float, random: Callable[[int], bytes]) -> Unlinked:
+    """What led from that keyed name to records goes; what is refused stays refused. Raises EnvironmentFault."""
+    revocations = grants = 0
+    if any(entry.key == key for entry in revocation_file.read(paths.revocations)):
+        revocations = revocation_file.unlink(paths.revocations, key, now=now, random=random)
+    if any(entry.key == key for entry in grant_file.read(paths.grants)):
+        grants = grant_file.unlink(paths.grants, key, now=now)
+    return Unlinked(revocations, grants)

@@ -245,7 +245,8 @@ class Vault:
             # A crash here: the rows are gone for whoever asks; their bytes are still in the log beside the file.
             self._wipe()
             secrets = [bytes(part) for row in gone if row is not None for part in (row[0], row[3])]
-            if any(each in self._path.read_bytes() for each in secrets):
+            content = self._path.read_bytes()
+            if any(each in content for each in secrets):
                 self._db.execute("VACUUM")  # SQLite zeroes what it deletes, but for what it had moved before
                 self._wipe()
 
