@@ -118,6 +118,36 @@ def test_later_cosignatures_change_no_export(run: Run, place: Place, tmp_path: P
     assert export(run, place, tmp_path / "2.zip").read_bytes() == first.read_bytes()
 
 
+def test_checkpoint_that_was_kept_is_held_against_a_bundle(run: Run, place: Place, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_bytes((place.paths.ledger / "log" / "checkpoint").read_bytes())
+    path = export(run, place, tmp_path / "e.zip")
+    options = ("--key", str(place.paths.keys / "log.pub"), "--since-checkpoint", str(kept))
+    ran = run("verify", str(path), *options)
+    assert ran.code == 0, ran.out
+    assert f"are those of {kept}, a checkpoint that was kept" in ran.out
+    size = int(kept.read_text().split("\n")[1])
+    kept.write_bytes(sign_note(f"acme/node-1\n{size}\n{'A' * 43}=\n", load_signer(place.paths.keys)))
+    ran = run("verify", str(path), *options)
+    assert ran.code == 12
+    assert "two histories have been signed" in ran.out
+    assert run("verify", str(path), "-c", str(tmp_path / "no.yaml"), *options[2:]).code == 3
+
+
+def test_policy_file_is_read_for_bundles_and_proofs(run: Run, place: Place, tmp_path: Path) -> None:
+    publish(place, "cosigned", *WITNESSES)
+    path = export(run, place, tmp_path / "e.zip")
+    run("prove", request_id(40), "-o", str(tmp_path / "x.tlog-proof"), "-c", str(place.config))
+    (tmp_path / "policy").write_text("".join(f"witness {each.name} {each.vkey}\n" for each in WITNESSES))
+    with (tmp_path / "policy").open("a") as stream:
+        stream.write(f"group g all {WITNESSES[0].name} {WITNESSES[1].name}\nquorum g\n")
+    options = ("--key", str(place.paths.keys / "log.pub"), "--policy", str(tmp_path / "policy"))
+    for each in (path, tmp_path / "x.tlog-proof"):
+        ran = run("verify", str(each), *options)
+        assert ran.code == 0, ran.out
+        assert "as many as the policy asks for" in ran.out
+
+
 def stamp(place: Place, stamper: Stamper) -> int:
     """A time stamp of the newest checkpoint, as the recorder keeps it; its ANCHOR entry; the tree's size."""
     log = place.paths.ledger / "log"

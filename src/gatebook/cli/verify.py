@@ -30,6 +30,7 @@ from gatebook.cli.reader_key import default, load_reader
 from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.config.load import state_dir
 from gatebook.errors import Damaged, EnvironmentFault
+from gatebook.evidence.outside import Trusted
 from gatebook.ledger import keys
 from gatebook.ledger.note import Verifier
 from gatebook.ledger.verify import Private, Report
@@ -81,12 +82,12 @@ def verify(
     Needs no key but the log's public one; with a reader's key every record is checked as well. May be used
     beside a running gatebook. Exit codes: 0 verified, 11 damaged, 12 tampered, 13 incomplete.
 
-    A proof or a bundle of evidence is checked by itself, offline, with the log's public key and nothing else.
+    A proof or a bundle of evidence is checked by itself, offline: it needs the log's public key and no more.
 
     Example: `gatebook verify`, or `gatebook verify x.tlog-proof --key log.pub`
     """
     if path is not None and path.is_file():
-        _verify_file(path, key, config, as_json)
+        _verify_file(path, key, config, as_json, (since_checkpoint, policy, tsa_certificates))
         return
     place = _place(path, config)
     verifier, own_word = _verifier(place, key, is_copy=path is not None)
@@ -116,7 +117,13 @@ def verify(
     raise typer.Exit(report.exit_code)
 
 
-def _verify_file(path: Path, key: str | None, config: Path, as_json: bool) -> None:
+def _verify_file(
+    path: Path,
+    key: str | None,
+    config: Path,
+    as_json: bool,
+    from_outside: tuple[list[Path] | None, Path | None, Path | None],
+) -> None:
     kind = kind_of(path)
     if key is not None:
         verifier: Verifier | None = named_key(key)
@@ -126,13 +133,19 @@ def _verify_file(path: Path, key: str | None, config: Path, as_json: bool) -> No
         raise EnvironmentFault(f"{path}: name the log's public key by --key, as you were given it")
     else:
         verifier = None
+    if verifier is None and from_outside[0]:
+        raise EnvironmentFault(
+            "--since-checkpoint: name the log's public key by --key as well, as you were given it"
+        )
+    held = outside.named(verifier.name if verifier is not None else "", *from_outside)
+    trusted = Trusted(held.policy, held.authorities, held.kept)
     if kind == "proof" and verifier is not None:
-        raise typer.Exit(verify_proof(path, verifier, as_json=as_json))
+        raise typer.Exit(verify_proof(path, verifier, as_json=as_json, trusted=trusted))
     if kind == "receipt" and verifier is not None:
         (say_json if as_json else say_verified)(verify_receipt(path, verifier))
         return
     with _progress(quiet=as_json) as progress:
-        checked = verify_bundle(path, verifier, progress)
+        checked = verify_bundle(path, verifier, progress, trusted)
     if as_json:
         say_json(bundle_told(checked))
     else:

@@ -21,7 +21,7 @@ from gatebook.evidence.archive import Members, opened
 from gatebook.evidence.bundle import completed
 from gatebook.evidence.examine import Examined, Progress, examine
 from gatebook.evidence.manifest import Manifest
-from gatebook.evidence.outside import Noted, Stamped, Trusted, Vouched, grounds, vouch
+from gatebook.evidence.outside import Noted, RootAt, Stamped, Trusted, Vouched, grounds, vouch
 from gatebook.evidence.report import readme, render
 from gatebook.evidence.tree import SignedTree
 from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, SignatureLine, Verifier
@@ -81,7 +81,8 @@ def check(path: Path, verifier: Verifier | None, progress: Progress, trusted: Tr
             what = f"is {own_key.name} (key {own_key.key_id.hex()}), not the key that was given"
             examined.report.found(0, "tampered", "log.pub", what, "who goes by it checks another log")
         notes, stamps = _check_anchors(members, checkpoint, key, examined.report)
-        vouched = vouch(trusted, key, [Noted("log/checkpoint", note), *notes], stamps, examined.report)
+        notes.insert(0, Noted("log/checkpoint", note))
+        vouched = vouch(trusted, key, notes, stamps, _roots(members, checkpoint), examined.report)
     checked = Checked(claims, examined, verifier is None, unknown, vouched)
     examined.report.rests_on += _grounds(checked, key)
     return checked
@@ -157,6 +158,18 @@ def _check_anchors(
             said = str(error).removeprefix(f"{name}: ")
             report.found(0, kind, name, said, "who vouches for it says nothing of this log")
     return notes, stamps
+
+
+def _roots(members: Members, checkpoint: Checkpoint) -> RootAt:
+    tree = SignedTree(members, checkpoint)
+
+    def root_at(size: int) -> bytes | None:
+        try:
+            return tree.root_at(size) if size <= checkpoint.size else None
+        except LedgerError:
+            return None
+
+    return root_at
 
 
 def _grounds(checked: Checked, key: Verifier) -> list[str]:

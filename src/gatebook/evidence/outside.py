@@ -8,7 +8,7 @@ there. Never counts a word of anybody whom the caller did not name. Pure.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cryptography import x509
@@ -18,7 +18,10 @@ from gatebook.evidence.manifest import iso
 from gatebook.ledger import timestamp
 from gatebook.ledger.note import Verifier
 from gatebook.ledger.quorum import Log, Quorum, Trust
+from gatebook.ledger.verify.outside import Kept
 from gatebook.ledger.verify.report import Kind, Report, entries
+
+RootAt = Callable[[int], bytes | None]  # None: it cannot be told
 
 LEVEL = 3
 _NOBODY = "nobody that you named vouches for this: its key's holder could have written another history"
@@ -30,6 +33,7 @@ class Trusted(NamedTuple):
 
     policy: Trust | None = None
     authorities: Sequence[x509.Certificate] | None = None
+    kept: Sequence[Kept] = ()
 
 
 class Noted(NamedTuple):
@@ -56,10 +60,16 @@ class Vouched(NamedTuple):
 
 
 def vouch(
-    trusted: Trusted, key: Verifier, notes: Sequence[Noted], stamps: Sequence[Stamped], report: Report
+    trusted: Trusted,
+    key: Verifier,
+    notes: Sequence[Noted],
+    stamps: Sequence[Stamped],
+    root_at: RootAt,
+    report: Report,
 ) -> Vouched:
-    """Raises EnvironmentFault for a policy that is of other logs."""
+    """Raises EnvironmentFault for a policy or a kept checkpoint that is of other logs."""
     found = [_witnesses(trusted.policy, key, notes, report), _authorities(trusted.authorities, stamps, report)]
+    found += [_kept(each, key, root_at, report) for each in trusted.kept]
     return Vouched(max(each.size for each in found), [text for each in found for text in each.said])
 
 
@@ -117,6 +127,27 @@ def _authorities(trusted: Sequence[x509.Certificate] | None, stamps: Sequence[St
         for size, stamp in sorted(good)[:1] + sorted(good)[1:][-1:]
     ]
     return Vouched(max(size for size, _ in good), said)
+
+
+def _kept(kept: Kept, key: Verifier, root_at: RootAt, report: Report) -> Vouched:
+    kept.check([key])
+    report.tried(LEVEL)
+    size = kept.checkpoint.size
+    root = root_at(size)
+    if root is None:
+        report.note(
+            f"{kept.path}: of {size} entries, whose root what is here does not show: it was not compared; a whole copy "
+            f"of the log's public files can be"
+        )
+        return Vouched(0, [])
+    if root != kept.checkpoint.root:
+        what = f"has another root for the first {size} entries than this"
+        meaning = "the log was written anew since: two histories have been signed"
+        report.found(LEVEL, "tampered", str(kept.path), what, meaning)
+        return Vouched(0, [])
+    return Vouched(
+        size, [f"{entries(0, size)} are those of {kept.path}, a checkpoint that was kept"] if size else []
+    )
 
 
 def grounds(vouched: Vouched, size: int, key: Verifier) -> list[str]:

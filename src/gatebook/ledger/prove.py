@@ -82,8 +82,8 @@ def tile_width(level: int, number: int, size: int) -> int:
 
 
 def read_tile(folder: Path, level: int, number: int, width: int) -> list[bytes]:
-    """A tile's first `width` hashes; the full tile serves for a partial one that has gone. Raises Damaged."""
-    for wide in dict.fromkeys((width, TILE_WIDTH)):
+    """A tile's first `width` hashes; a wider one serves for a partial one that has gone. Raises Damaged."""
+    for wide in dict.fromkeys((width, TILE_WIDTH, *_wider(folder / f"{tile_path(level, number)}.p", width))):
         path = folder / tile_path(level, number, wide)
         try:
             with path.open("rb") as stream:
@@ -94,3 +94,12 @@ def read_tile(folder: Path, level: int, number: int, width: int) -> list[bytes]:
             raise Damaged(f"{path}: {(error.strerror or str(error)).lower()}") from error
         return parse_tile(data, wide)[:width]
     raise Damaged(f"{folder / tile_path(level, number, width)}: missing")
+
+
+def _wider(folder: Path, width: int) -> list[int]:
+    """The widths of partial tiles that are there, as those of older sizes go."""
+    try:
+        widths = [int(path.name) for path in folder.iterdir() if path.name.isdigit() and path.name.isascii()]
+    except OSError:
+        return []
+    return sorted(wide for wide in widths if width < wide < TILE_WIDTH)
