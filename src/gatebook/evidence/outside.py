@@ -136,8 +136,8 @@ def _kept(kept: Kept, key: Verifier, root_at: RootAt, report: Report) -> Vouched
     root = root_at(size)
     if root is None:
         report.note(
-            f"{kept.path}: of {size} entries, whose root what is here does not show: it was not compared; a whole copy "
-            f"of the log's public files can be"
+            f"{kept.path}: was not compared: the root of its {size} entries cannot be told from what is here, but "
+            f"from a whole copy of the log's public files"
         )
         return Vouched(0, [])
     if root != kept.checkpoint.root:
