@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.pki import DAY
@@ -97,6 +98,27 @@ def test_expired_certificate_stamps_nothing_any_more(stamper: Stamper, trusted: 
     assert "expired" in why(stamper.reply(query(DATA), pair=old), trusted)
     young = stamper.middle.issue("/CN=young", STAMPING, key="rsa", start=DAY, end=2 * DAY)
     assert "not yet valid" in why(stamper.reply(query(DATA), pair=young), trusted)
+
+
+@pytest.mark.parametrize(
+    "purposes", ["critical, timeStamping, codeSigning", "critical, codeSigning", "timeStamping", ""]
+)
+def test_certificate_for_other_things_stamps_nothing(tmp_path: Path, purposes: str) -> None:
+    """Of the same name, number and key as the one that has signed."""
+    stamper = Stamper(tmp_path / "authority")
+    reply = stamper.reply(query(DATA))
+    der = stamper.pair.der()
+    folder, request = stamper.middle.folder, stamper.pair.key.with_suffix(".csr")
+    (folder / "index").write_text("")
+    (folder / "serial").write_text(f"{x509.load_der_x509_certificate(der).serial_number:x}\n")
+    extensions = f"keyUsage = digitalSignature\n{f'extendedKeyUsage = {purposes}' if purposes else ''}\n"
+    stamper.middle._sign(request, folder / "twin.pem", extensions, -3600, DAY)
+    twin = load_authorities(folder / "twin.pem")[0].public_bytes(Encoding.DER)
+    at = reply.index(der)
+    swapped = _longer(reply[:at] + twin + reply[at + len(der) :], at, len(twin) - len(der))
+    said = why(swapped, load_authorities(stamper.roots))
+    assert said.startswith("untrusted: ")
+    assert "purpose" in said
 
 
 def test_certificate_of_a_client_cannot_pass_for_the_authoritys(
