@@ -138,6 +138,40 @@ def test_history_written_anew_and_stamped_anew_contradicts_its_own_clock(
     assert says(report, "entries 0 to 4 rest on the signature")
 
 
+def test_old_history_under_a_new_heartbeat_is_said_to_have_waited_for_its_stamp(
+    tmp_path: Path, stamper: Stamper, trusted: list[x509.Certificate]
+) -> None:
+    """Written anew with its old times, and then started again, so that the last heartbeat may tell today's."""
+    now = time.time_ns() // 1000
+    forged = begun(tmp_path / "state", now - 30 * 24 * HOUR)
+    forged.publish()
+    forged.now_us = now
+    forged.boot()
+    stamp(forged, stamper)
+    report = check(forged, trusted)
+    assert report.findings == []
+    (said,) = [text for text in report.rests_on if "time-stamped" in text]
+    assert "within 43200 min of when it says" in said or "within 43201 min of when it says" in said
+
+
+def test_entries_that_were_stamped_hourly_waited_an_hour_whatever_lies_between_two_starts(
+    tmp_path: Path, stamper: Stamper, trusted: list[x509.Certificate]
+) -> None:
+    now = time.time_ns() // 1000
+    made = begun(tmp_path / "state", now - 5 * MINUTE)
+    stamp(made, stamper)
+    made.now_us = now - 2 * MINUTE
+    made.boot()
+    made.records(b'{"c":3}')
+    made.now_us = now
+    stamp(made, stamper)
+    report = check(made, trusted)
+    assert report.findings == []
+    (said,) = [text for text in report.rests_on if "time-stamped" in text]
+    assert "the last of 2" in said
+    assert "within 6 min" in said or "within 5 min" in said
+
+
 def test_clock_that_ran_ahead_is_found_too(
     tmp_path: Path, stamper: Stamper, trusted: list[x509.Certificate]
 ) -> None:

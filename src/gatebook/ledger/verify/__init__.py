@@ -116,6 +116,7 @@ class _Verification:
             checkpoint.size,
             lambda size: checkpoint.root if size == checkpoint.size else self._root_at(size, public, roots),
             self._history.clock_at,
+            self._history.oldest_before,
             self._turns.known,
         )
         self._level3.judge(checkpoint, against, self._history.anchors)

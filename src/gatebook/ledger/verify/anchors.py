@@ -44,6 +44,7 @@ class Against(NamedTuple):
     size: int
     root_at: RootAt
     clock_at: Callable[[int], int | None]
+    oldest_before: Callable[[int], int | None]  # since the stamp before
     known: Sequence[Verifier]
 
 
@@ -51,6 +52,7 @@ class Stamped(NamedTuple):
     size: int
     stamp: timestamp.Stamp
     counted: int  # how many stamps count, this one being the newest
+    waited_us: int  # how long an entry waited for its first stamp at most, by the log's own times
 
 
 class Anchors:
@@ -114,8 +116,10 @@ class Anchors:
     def check_stamps(self, authorities: Sequence[x509.Certificate], against: Against) -> Stamped | None:
         """The newest one that counts."""
         newest: Stamped | None = None
+        oldest_us: list[int] = []  # what the entries since the last stamp that counts say
         untrusted: list[tuple[int, str]] = []
         for size in self._stamps:
+            oldest_us += filter(None, [against.oldest_before(size)])
             try:
                 stamp = self._check(size, authorities, against)
             except timestamp.Unusable as error:
@@ -126,7 +130,10 @@ class Anchors:
                     self._found(_KINDS[error.kind], f"{size}.tsr", str(error), meaning)
                 continue
             if stamp is not None:
-                newest = Stamped(size, stamp, newest.counted + 1 if newest else 1)
+                waited_us = max(0, stamp.time_us - min(oldest_us, default=stamp.time_us))
+                before, longest_us = (newest.counted, newest.waited_us) if newest else (0, 0)
+                newest = Stamped(size, stamp, before + 1, max(waited_us, longest_us))
+                oldest_us = []
         if untrusted:
             size, why = untrusted[-1]
             self._report.note(

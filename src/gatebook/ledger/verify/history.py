@@ -56,6 +56,8 @@ class History:
     _watched: list[int] = field(default_factory=list)  # tree sizes, the smallest last
     _clocks: dict[int, int | None] = field(default_factory=dict)
     _clock_us: int | None = None
+    _leasts: dict[int, int | None] = field(default_factory=dict)
+    _least_us: int | None = None  # since the last watched size
 
     def watch(self, sizes: Iterable[int]) -> None:
         """Call before anything else: what `clock_at` will be asked."""
@@ -67,6 +69,10 @@ class History:
 
     def __post_init__(self) -> None:
         self.erasures = Erasures(self.report)
+
+    def oldest_before(self, size: int) -> int | None:
+        """The earliest time that the log states between the watched size before this one and this one."""
+        return self._leasts.get(size, self._least_us)
 
     def entry(self, index: int, data: bytes) -> None:
         """One entry that is no record; `data` is what the tree commits to."""
@@ -153,8 +159,10 @@ class History:
     def alive(self, index: int, t_us: int, *, is_heartbeat: bool = False) -> None:
         """The log's clock at that entry. Only heartbeats are signs of life; records show that time passed."""
         while self._watched and self._watched[-1] <= index:
-            self._clocks[self._watched.pop()] = self._clock_us
+            size = self._watched.pop()
+            self._clocks[size], self._leasts[size], self._least_us = self._clock_us, self._least_us, None
         self._clock_us = t_us
+        self._least_us = t_us if self._least_us is None else min(t_us, self._least_us)
         last, account = self._sign_us, self.report.account
         if last is not None:
             account.silence_us = max(account.silence_us, t_us - last)

@@ -205,7 +205,8 @@ class Level3:
         self._vouched = max(self._vouched, newest.size)
         self._said.append(
             f"{entries(0, newest.size)} were there at {moment(newest.stamp.time_us)}: time-stamped by "
-            f"{newest.stamp.authority}, the last of {newest.counted}"
+            f"{newest.stamp.authority}, the last of {newest.counted}; each of them was stamped within "
+            f"{-(-newest.waited_us // 60_000_000)} min of when it says it was written"
         )
 
     def _nobody(self, what: str) -> None:
