@@ -34,11 +34,6 @@ LEFT_TO_THE_REFERENCE = {
     "only_at_jwt",
     "one_time",
     "claims",
-    "format",
-    "start",
-    "salts",
-    "client_certificate",
-    "proxy",
 }
 
 
@@ -120,7 +115,8 @@ def test_it_shows_every_key_there_is() -> None:
     def keys(node: Any, definitions: dict[str, Any]) -> set[str]:
         found = set(node.get("properties", {}))
         for below in definitions.values():
-            found |= set(below.get("properties", {}))
+            if "records" not in below.get("properties", {}):  # sinks, of which docs/sinks.md tells
+                found |= set(below.get("properties", {}))
         return found
 
     made = Configuration.model_json_schema()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gatebook.config.base import Model, Secret
-from gatebook.config.value import AuthorityUrl, Duration, FilePath, SinkUrl
+from gatebook.config.value import AuthorityUrl, Duration, FilePath, Name, SinkUrl
 
 Kind = Literal["access", "admin", "alert", "system"]
 
@@ -43,10 +43,9 @@ class FileSink(AnySink):
     )
 
 
-class HTTPSink(AnySink):
+class Web(AnySink):
     """What every sink has that is reached by HTTP."""
 
-    url: SinkUrl = Field(description="where it listens; https, or http on this machine alone")
     certificates: FilePath | None = Field(
         default=None, description="PEM file of the authorities that may vouch for it; default: the system's"
     )
@@ -57,6 +56,10 @@ class HTTPSink(AnySink):
     timeout: Duration = Field(default=10.0, ge=0.1, le=300, description="how long it may take to answer")
 
 
+class HTTPSink(Web):
+    url: SinkUrl = Field(description="where it listens; https, or http on this machine alone")
+
+
 class WebhookSink(HTTPSink):
     type: Literal["webhook"] = Field(description="a POST to a URL of your own, signed as Standard Webhooks has it")
     format: Format = "gatebook"
@@ -65,4 +68,68 @@ class WebhookSink(HTTPSink):
     )
 
 
-Sink = Annotated[FileSink | WebhookSink, Field(discriminator="type")]
+class SplunkSink(HTTPSink):
+    type: Literal["splunk_hec"] = Field(description="Splunk's HTTP Event Collector")
+    token: Secret = Field(description="the collector's token")
+    index: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9_][a-z0-9_-]{0,79}$",
+        description="the index for the events; default: the token's own",
+    )
+    sourcetype: str = Field(
+        default="gatebook", pattern=r"^[a-z0-9_]{1,64}$", description="`:access` and so on is put behind it"
+    )
+    acknowledge: bool = Field(
+        default=False,
+        description="wait until the indexers have it; the token needs `useACK`, which Splunk Cloud lacks",
+    )
+    acknowledge_timeout: Duration = Field(
+        default=300.0, ge=1, le=3600, description="after that the batch is sent again, on another channel"
+    )
+
+
+class ElasticsearchSink(HTTPSink):
+    type: Literal["elasticsearch"] = Field(description="Elasticsearch or OpenSearch, into a data stream")
+    api_key: Secret | None = Field(default=None, description="an API key, as Elasticsearch encodes it")
+    username: str | None = Field(default=None, description="a user, for Basic authentication instead of a key")
+    password: Secret | None = Field(default=None, description="that user's password")
+    data_stream: str = Field(
+        default="logs-gatebook.access-default",
+        pattern=r"^[a-z]+-[a-z0-9_.]+-[a-z0-9_.]+$",
+        description="its name: type, data set and namespace",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ElasticsearchSink:
+        if self.api_key is not None and self.username is not None:
+            raise ValueError("expected api_key or username, found both")
+        if (self.username is None) != (self.password is None):
+            raise ValueError("expected username and password, found one of them")
+        return self
+
+
+class DatadogSink(Web):
+    type: Literal["datadog"] = Field(description="Datadog's intake of logs")
+    site: str = Field(
+        default="datadoghq.com",
+        pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
+        description="the site that the organisation is on: datadoghq.com, datadoghq.eu, us5.datadoghq.com",
+    )
+    url: SinkUrl | None = Field(default=None, description="an intake of somebody else's that speaks the same")
+    api_key: Secret = Field(description="an API key")
+    service: Name = Field(default="gatebook", description="the service that logs stand under")
+    tags: list[str] = Field(default=[], max_length=100, description="such as env:prod")
+
+
+class OTLPSink(HTTPSink):
+    type: Literal["otlp"] = Field(
+        description="an OpenTelemetry collector, OTLP over HTTP, protobuf; `/v1/logs` is added"
+    )
+    headers: dict[str, Secret] = Field(
+        default={}, description="header fields of the collector's own, such as a key"
+    )
+
+
+Sink = Annotated[
+    FileSink | WebhookSink | SplunkSink | ElasticsearchSink | DatadogSink | OTLPSink, Field(discriminator="type")
+]

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import httpx2
 
 from gatebook import __version__
-from gatebook.config.sinks import HTTPSink
+from gatebook.config.sinks import Web
 from gatebook.errors import EnvironmentFault
 from gatebook.identity.fetch import is_local, tls_context
 from gatebook.scrub import Scrubber, visible
@@ -42,19 +42,24 @@ class Response(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What it said, for people: short, printable, nothing in it that looks like a credential."""
-        return _scrub(visible(self.body[: 4 * MAX_WORDS].decode("utf-8", "replace")))[:MAX_WORDS].strip()
+        """What it said, for people."""
+        return words(self.body[: 4 * MAX_WORDS].decode("utf-8", "replace"))
+
+
+def words(text: str) -> str:
+    """Somebody else's words for people: short, printable, nothing in them that looks like a credential."""
+    return _scrub(visible(text[: 4 * MAX_WORDS]))[:MAX_WORDS].strip()
 
 
 class Client:
     """`headers` go with every request; they may hold the sink's secret."""
 
-    def __init__(self, settings: HTTPSink, headers: Mapping[str, str], *, compress: bool = True) -> None:
+    def __init__(self, settings: Web, url: str, headers: Mapping[str, str], *, compress: bool = True) -> None:
         """Raises EnvironmentFault for certificates that cannot be used."""
-        self._url = settings.url
+        self._url = url
         self._compress = compress
         self._timeout_s = settings.timeout
-        context = None if is_local(settings.url) else tls_context(settings.certificates)
+        context = None if is_local(url) else tls_context(settings.certificates)
         if settings.client_certificate is not None and context is not None:
             try:
                 context.load_cert_chain(settings.client_certificate)
@@ -100,7 +105,7 @@ class Client:
         except httpx2.TimeoutException as error:
             return Retry(f"no answer within {self._timeout_s:g} s ({type(error).__name__})")
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            return Retry(f"no answer: {_scrub(visible(str(error)))[:MAX_WORDS] or type(error).__name__}")
+            return Retry(f"no answer: {words(str(error)) or type(error).__name__}")
 
     def close(self) -> None:
         self._client.close()

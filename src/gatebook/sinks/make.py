@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from gatebook.config.sinks import FileSink, Sink, WebhookSink
+from gatebook.config.sinks import (
+    DatadogSink,
+    ElasticsearchSink,
+    FileSink,
+    OTLPSink,
+    Sink,
+    SplunkSink,
+    WebhookSink,
+)
+from gatebook.sinks.datadog import DatadogDestination
 from gatebook.sinks.destination import Destination
+from gatebook.sinks.elasticsearch import ElasticsearchDestination
 from gatebook.sinks.file import FileDestination
+from gatebook.sinks.otlp import OTLPDestination
+from gatebook.sinks.splunk import SplunkDestination
 from gatebook.sinks.webhook import WebhookDestination
 
 
@@ -15,3 +27,11 @@ def make(settings: Sink) -> Destination:
             return FileDestination(settings)
         case WebhookSink():
             return WebhookDestination(settings)
+        case SplunkSink():
+            return SplunkDestination(settings)
+        case ElasticsearchSink():
+            return ElasticsearchDestination(settings)
+        case DatadogSink():
+            return DatadogDestination(settings)
+        case OTLPSink():
+            return OTLPDestination(settings)

@@ -32,7 +32,7 @@ class WebhookDestination:
         """Raises EnvironmentFault."""
         self._key = _key(secret.read(settings.secret))
         self._format = settings.format
-        self._client = Client(settings, {}, compress=False)
+        self._client = Client(settings, settings.url, {}, compress=False)
 
     def encode(self, item: Item) -> bytes:
         return encode(document(item, self._format))
