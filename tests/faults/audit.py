@@ -18,7 +18,7 @@ from tests.faults.machine import Machine, Told
 from tests.ledger.caller import READER, VERIFIER, Contents, shown
 from tests.ledger.disk import Step
 
-from gatebook import record
+from gatebook import record, wire
 from gatebook.access.pairing import Pairing
 from gatebook.ledger.segment import HEADER_BYTES, NO_DEK, SEALED, parse_header
 from gatebook.ledger.verify import Private, Report, verify
@@ -40,6 +40,10 @@ async def again(machine: Machine) -> None:
     one = await machine.client()
     for name in [*machine.told.names, "carol"]:
         await one.name(name)
+    for name, gone in list(machine.told.forgotten.items()):
+        reply = await one.ask(wire.Pseudonym(name))
+        assert isinstance(reply, wire.Pseudonymous)
+        assert reply.pseudonym != gone, "who was forgotten is known again"
     for key in [*machine.told.used, b"9" * 32]:
         await one.use(key)
     await one.decide(9001, 9002)
@@ -60,6 +64,7 @@ def audit(machine: Machine, left: Path, steps: Sequence[Step], told: Told) -> Ma
         found = Contents(left)
         for index, data in life.told.records.items():
             assert found.records.get(index) == data, f"acknowledged record {index} is gone"
+        assert told.removed <= found.removed.keys(), "a record is there that was said to be removed"
         for checkpoint in [*shown(steps), *shown(life.disk.steps)]:
             assert checkpoint.size <= len(found.entries), "a published entry is gone"
             assert found.root(checkpoint.size) == checkpoint.root, f"two roots for {checkpoint.size} entries"
@@ -92,7 +97,7 @@ def waiting(found: Contents, size: int) -> int:
 def assert_no_nonce_twice(lives: Iterable[Sequence[Step]]) -> None:
     """Of everything that was ever written to segments, torn and taken back frames included."""
     sealed: dict[tuple[bytes, int], bytes] = {}
-    segments: set[bytes] = set()
+    segments: set[tuple[bytes, bytes]] = set()  # one that was written anew, without a record, has another key
     for steps in lives:
         deks: dict[int, bytes] = {}
         for step in steps:
@@ -101,9 +106,10 @@ def assert_no_nonce_twice(lives: Iterable[Sequence[Step]]) -> None:
             at = 0
             if step.data.startswith(b"GBSEG") and len(step.data) >= HEADER_BYTES:
                 header = parse_header(step.data)
-                assert header.segment_id not in segments, "a segment's id was given twice"
+                ids = header.segment_id, header.dek_id
+                assert ids not in segments, "a segment's id was given twice"
                 assert header.dek_id == NO_DEK or header.dek_id not in deks.values(), "a key has two segments"
-                segments.add(header.segment_id)
+                segments.add(ids)
                 deks[step.file] = header.dek_id
                 at = HEADER_BYTES
             if step.file not in deks:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import hmac
 import os
 import selectors
 import shutil
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from tests.faults.breaking import Breaking
 from tests.ledger.caller import READER, SIGNER
@@ -29,7 +31,9 @@ from tests.recorder.place import Gateway, item
 
 from gatebook import wire
 from gatebook.config.model import Configuration
-from gatebook.errors import GatebookError
+from gatebook.errors import Damaged, GatebookError
+from gatebook.ledger.deks import Deks
+from gatebook.ledger.keys import unwrap
 from gatebook.paths import Paths, make_private
 from gatebook.recorder.process import Recorder
 
@@ -74,11 +78,13 @@ class Loop(asyncio.SelectorEventLoop):
 
 @dataclass
 class Told:
-    """What clients have been told by index, by name, by key; and the size of the log that they know of."""
+    """What clients have been told: records by index, pseudonyms by name, what was used, what is gone for good."""
 
     records: dict[int, bytes] = field(default_factory=dict)
     names: dict[str, bytes] = field(default_factory=dict)
     used: set[bytes] = field(default_factory=set)
+    removed: set[int] = field(default_factory=set)
+    forgotten: dict[str, bytes] = field(default_factory=dict)
 
 
 class Client:
@@ -122,6 +128,37 @@ class Client:
             assert not (reply.first and key in self._machine.told.used), "used a second time"
             self._machine.told.used.add(key)
 
+    async def redact(self, index: int) -> None:
+        """From when it is asked for nothing is promised of the record, until it is told that it is gone."""
+        told, paths = self._machine.told, self._machine.paths
+        told.records.pop(index, None)
+        store, opened = Deks(paths.deks), {}
+        for path in paths.deks.glob("*.dek"):
+            with contextlib.suppress(Damaged):  # where a recorder failed on it
+                (row,) = store.get(bytes.fromhex(path.stem)) or []
+                opened[path.stem] = unwrap(row, bytes.fromhex(path.stem), READER).hex()
+        asked = {
+            "indices": [index],
+            "keys": opened,
+            "because": "secret",
+            "reason": "a secret in the path",
+            "actor": "os:0",
+        }
+        if await self._obeyed("redact", asked):
+            told.removed.add(index)
+
+    async def forget(self, name: str) -> None:
+        """Likewise of the name's pseudonym."""
+        told = self._machine.told
+        key = (self._machine.paths.keys / "pseudonym.key").read_bytes()
+        known = told.names.pop(name, b"")
+        lookup = hmac.digest(key, name.encode(), "sha256").hex()
+        if await self._obeyed("forget", {"lookup": lookup, "provider": None, "reason": "asked", "actor": "os:0"}):
+            told.forgotten[name] = known
+
+    async def _obeyed(self, verb: str, parameters: dict[str, Any]) -> bool:
+        return isinstance(await self.ask(wire.Order(verb, msgspec.json.encode(parameters))), wire.Obeyed)
+
     async def close(self) -> None:
         self._writer.close()
         with contextlib.suppress(OSError):
@@ -150,6 +187,7 @@ class Machine:
             make_private(private)
         self.gateway = Gateway(paths.logs, SELF)
         self._loop: Loop | None = None
+        self._clients: list[Client] = []
         self._seen: list[tuple[int, int]] = []
         disk.before = self._look
 
@@ -173,14 +211,8 @@ class Machine:
     # -- what is remembered of each step --------------------------------------------------------------------
     def _look(self) -> None:
         at = len(self.disk.steps)
-        told = self.told
-        known = self.promises[-1][1] if self.promises else Told()
-        if (len(told.records), len(told.names), len(told.used)) != (
-            len(known.records),
-            len(known.names),
-            len(known.used),
-        ):
-            self.promises.append((at, copy.deepcopy(told)))
+        if self.told != (self.promises[-1][1] if self.promises else Told()):
+            self.promises.append((at, copy.deepcopy(self.told)))
         paths = [self.paths.state / name for name in _STORES]
         seen = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
         if seen != self._seen:
@@ -210,7 +242,18 @@ class Machine:
         await asyncio.sleep(seconds)
 
     async def client(self) -> Client:
-        return Client(self, *await asyncio.open_unix_connection(str(self.paths.recorder_socket)))
+        self._clients.append(Client(self, *await asyncio.open_unix_connection(str(self.paths.recorder_socket))))
+        return self._clients[-1]
+
+    async def _tell(self, story: Story) -> None:
+        try:
+            await story(self)
+        except GatebookError as error:  # not the recorder's, for once
+            raise AssertionError(f"the story itself failed: {error}") from error
+        finally:
+            for client in self._clients:
+                await client.close()
+            self._clients.clear()
 
     def live(self, story: Story) -> GatebookError | None:
         """A recorder starts, the story happens to it, SIGTERM; how it ended. Its lock is let go, as at a death."""
@@ -250,7 +293,7 @@ class Machine:
                 self.stands = reply if isinstance(reply, wire.Stands) else None
                 await client.close()
                 self.gateway.starts()
-                await story(self)
+                await self._tell(story)
         finally:
             if not running.done():
                 signal.raise_signal(signal.SIGTERM)

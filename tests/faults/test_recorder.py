@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from tests.faults.audit import audit, verified
 from tests.faults.breaking import Fault, ways
-from tests.faults.machine import Machine
+from tests.faults.machine import Machine, Story
 from tests.ledger.disk import POLICIES, Policy
 
 from gatebook.errors import LedgerFull
@@ -62,16 +62,33 @@ async def busy(machine: Machine) -> None:
         await client.close()
 
 
+async def erasing(machine: Machine) -> None:
+    """Records are removed from segments that are closed, and from the one that is not; a person is forgotten."""
+    one = await machine.client()
+    await one.name("alice")
+    await one.name("bob")
+    await one.decide(1, 2, 3)
+    await machine.passes(10)
+    await one.decide(4, 5)
+    first, *_, last = machine.told.records or [0]
+    await one.redact(first + 1)
+    await one.forget("alice")
+    await one.decide(6)
+    await machine.passes(1.2)
+    await one.redact(last)
+    await one.close()
+
+
 async def short(machine: Machine) -> None:
     one = await machine.client()
     await one.decide(10, 11)
     await one.close()
 
 
-def told(folder: Path, fault: Fault) -> tuple[Machine, Exception | None]:
+def told(folder: Path, fault: Fault, story: Story = busy) -> tuple[Machine, Exception | None]:
     """The story, up to where the fault ends it."""
     machine = Machine.new(folder, fault=fault)
-    error = machine.live(busy) or machine.live(short)
+    error = machine.live(story) or machine.live(short)
     machine.close()
     return machine, error
 
@@ -91,9 +108,21 @@ def test_story_has_enough_of_everything(memory: Path) -> None:
     assert report.records > 570, "nearly all have outcomes"
 
 
+def test_erasing_erases(memory: Path) -> None:
+    machine, error = told(memory / "run", Fault(0), erasing)
+    assert error is None
+    assert len(machine.told.removed) == 2
+    assert list(machine.told.forgotten) == ["alice"]
+    assert list(machine.told.names) == ["bob"]
+    verified(machine.paths)
+
+
+@pytest.mark.parametrize("story", [busy, erasing])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_power_that_fails_after_any_step_takes_nothing_that_was_told(memory: Path, policy: Policy) -> None:
-    machine, _ = told(memory / "run", Fault(0))
+def test_power_that_fails_after_any_step_takes_nothing_that_was_told(
+    memory: Path, policy: Policy, story: Story
+) -> None:
+    machine, _ = told(memory / "run", Fault(0), story)
     every = 1 if ALL else 29
     for upto in range(1 + POLICIES.index(policy) * every // len(POLICIES), len(machine.disk.steps) + 1, every):
         steps = machine.disk.steps[:upto]
@@ -116,14 +145,15 @@ def tried(operations: list[str], code: int, forever: bool) -> Iterator[Fault]:
                 yield Fault(at, way, code, forever)
 
 
+@pytest.mark.parametrize("story", [busy, erasing])
 @pytest.mark.parametrize(("code", "forever"), [(errno.EIO, False), (errno.ENOSPC, True), (errno.ENOSPC, False)])
 def test_operation_that_fails_in_any_way_ends_the_recorder_and_takes_nothing_that_was_told(
-    memory: Path, code: int, forever: bool
+    memory: Path, code: int, forever: bool, story: Story
 ) -> None:
-    whole, _ = told(memory / "whole", Fault(0))
+    whole, _ = told(memory / "whole", Fault(0), story)
     chance = random.Random(code)
     for fault in tried(whole.disk.names, code, forever):
-        machine, error = told(memory / "run", fault)
+        machine, error = told(memory / "run", fault, story)
         try:
             # Giving the reserve back is the one thing that may fail unnoticed: nothing rests on it.
             assert isinstance(error, LedgerFull), error
