@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -373,6 +374,26 @@ def test_stop_within_any_write_leaves_a_ledger_that_is_good_and_a_next_stamp(
     assert desk.once() == ""
     desk.caller.checkpoint()
     assert verified() == []
+
+
+def test_verification_beside_it_finds_nothing_at_any_moment(desk: Desk) -> None:
+    """Checkpoint, stamp, ANCHOR and the next checkpoint come one after the other, under its eyes."""
+    root, seen, over = desk.caller.root, [], threading.Event()
+    outside = Outside(authorities=load_authorities(desk.server.stamper.roots), demanded=False)
+
+    def look() -> None:
+        while not over.is_set():
+            seen.append(verify(root / "ledger", VERIFIER, lock=root / "lock", outside=outside))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(8):
+        assert desk.once() == ""
+        desk.caller.checkpoint()
+    over.set()
+    looking.join()
+    assert len(seen) > 8
+    assert [finding for report in seen for finding in report.findings] == []
 
 
 # -- in the recorder's process --------------------------------------------------------------------------------
