@@ -18,6 +18,7 @@ from gatebook.errors import EnvironmentFault
 from gatebook.grants import closing
 from gatebook.identity import grant_file
 from gatebook.ledger import keys
+from gatebook.ledger.protect import protect
 from gatebook.ledger.read import Reader
 
 T0 = 1_700_000_000  # when the requests of the ledger were made
@@ -125,6 +126,18 @@ def test_without_the_readers_key_the_entry_says_that_nothing_was_counted(place: 
     (told,) = place.told()
     assert "accesses" not in told
     assert "reader's key" in told["not_counted"]
+
+
+def test_readers_key_under_a_passphrase_is_asked_of_nobody_and_counts_nothing(place: Place) -> None:
+    """It runs by itself, so there is nobody to type."""
+    path = place.paths.keys / keys.READER_KEY
+    plain = path.read_bytes()
+    path.write_bytes(protect(keys.load_reader(path).key, b"correct horse battery", bytes(16), bytes(16)))
+    assert place.close() == [place.grant.id]
+    path.write_bytes(plain)
+    (told,) = place.told()
+    assert "accesses" not in told
+    assert "lies open" in told["not_counted"]
 
 
 def test_record_of_another_version_does_not_stop_the_count(place: Place) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tests.ledger.caller import MINUTE, T0
+from tests.ledger.disk import Quick
 from tests.recorder.deployed import State
 from tests.recorder.place import item
 
@@ -22,6 +24,7 @@ from gatebook.ledger.deks import Deks
 from gatebook.ledger.files import Files
 from gatebook.ledger.note import check_note
 from gatebook.ledger.verify import verify
+from gatebook.ledger.writer import Writer
 from gatebook.recorder.keyring import Readers, end_overlap
 from gatebook.recorder.submit import order
 
@@ -184,6 +187,43 @@ def test_dek_that_was_erased_does_not_come_back_by_wrapping_it(state: State) -> 
     row = base64.b64encode(bytes(112)).decode()
     assert order(state.configuration, "keys.wrap", {"ab" * 16: row}) == {"changed": 0}
     assert Deks(state.paths.deks).get(bytes.fromhex("ab" * 16)) is None
+
+
+def test_reader_that_comes_while_it_writes_is_sealed_for_from_the_next_segment_on(tmp_path: Path) -> None:
+    keys.create_keys(tmp_path, "acme/node-1")
+    (host,) = keys.load_recipients(tmp_path)
+    told: list[str] = []
+    clock = [T0]
+    writer = Writer.open(
+        ledger=tmp_path / "ledger",
+        lock=tmp_path / "lock",
+        deks=tmp_path / "deks",
+        signer=keys.load_signer(tmp_path),
+        recipients=Readers(tmp_path, lambda event, _detail: told.append(event)),
+        boot_digest=bytes(32),
+        restore=lambda _: None,
+        snapshot=bytes,
+        now_us=lambda: clock[0],
+        reserve_bytes=0,
+        files=Quick(),
+    )
+    new = add_reader(tmp_path, "auditor")
+    writer.append([b"for the host alone"])
+    clock[0] += 5 * MINUTE
+    writer.append([b"for both"])
+    (tmp_path / "reader-auditor.pub").write_bytes(b"rubbish")
+    clock[0] += 5 * MINUTE
+    writer.append([b"for both still"])
+    (tmp_path / "reader-auditor.pub").unlink()
+    clock[0] += 5 * MINUTE
+    writer.append([b"for the host alone again"])
+    writer.close()
+    deks = Deks(tmp_path / "deks")
+    names = sorted(path.name for path in (tmp_path / "ledger" / "segments").iterdir())[:4]
+    heads = [(tmp_path / "ledger" / "segments" / name).read_bytes()[24:40] for name in names]
+    sealed_for = [{one.recipient for one in deks.get(dek_id) or []} for dek_id in heads]
+    assert sealed_for == [{host.id}, {host.id, new.id}, {host.id, new.id}, {host.id}]
+    assert told == ["recorder.readers", "recorder.readers_kept", "recorder.readers"]
 
 
 def test_broken_file_of_a_reader_keeps_the_last_good_ones_and_says_so_once(tmp_path: Path) -> None:
