@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from gatebook.config.base import Model, Secret
-from gatebook.config.value import AuthorityUrl, Duration, FilePath, Name, SinkUrl
+from gatebook.config.value import AuthorityUrl, Duration, FilePath, Name, SinkUrl, Size, SyslogAddress
 
 Kind = Literal["access", "admin", "alert", "system"]
 
@@ -130,6 +131,44 @@ class OTLPSink(HTTPSink):
     )
 
 
+class SyslogSink(AnySink):
+    type: Literal["syslog"] = Field(description="a syslog server: RFC 5424 over TLS (RFC 5425)")
+    address: SyslogAddress = Field(description="tls://host:6514, or tcp://host:port on this machine alone")
+    certificates: FilePath | None = Field(
+        default=None, description="PEM file of the authorities that may vouch for it; default: the system's"
+    )
+    client_certificate: FilePath | None = Field(
+        default=None, description="PEM file of our own certificate and its key, where the server asks for one"
+    )
+    format: Format = "gatebook"
+    facility: int = Field(default=13, ge=0, le=23, description="the facility; 13 is the log audit")
+    enterprise: int = Field(
+        default=32473,
+        ge=1,
+        description="the enterprise number of the structured data; the default is for examples",
+    )
+    max_message: Size = Field(
+        default=65536,
+        ge=1024,
+        le=1 << 20,
+        description="longer messages go without their exact records, or not at all",
+    )
+    timeout: Duration = Field(default=10.0, ge=0.1, le=300, description="for a connection, and for a batch")
+
+    @property
+    def scheme(self) -> str:
+        return self.address.partition(":")[0]
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.address).hostname or ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.address).port or 0
+
+
 Sink = Annotated[
-    FileSink | WebhookSink | SplunkSink | ElasticsearchSink | DatadogSink | OTLPSink, Field(discriminator="type")
+    FileSink | WebhookSink | SplunkSink | ElasticsearchSink | DatadogSink | OTLPSink | SyslogSink,
+    Field(discriminator="type"),
 ]

@@ -210,6 +210,21 @@ def _sink_url(value: str) -> str:
     return value
 
 
+def _syslog_address(value: str) -> str:
+    parts = urlsplit(value)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    host = parts.hostname or ""
+    if parts.scheme not in ("tls", "tcp") or not host or not port or value != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError("expected tls://host:port")
+    if parts.username is not None or (parts.scheme == "tcp" and host != "localhost" and not _is_loopback(host)):
+        raise ValueError("expected tls://host:port; tcp on loopback only: records would be readable on the way")
+    return value
+
+
+SyslogAddress = Annotated[str, AfterValidator(_syslog_address)]
 SinkUrl = Annotated[str, AfterValidator(_sink_url)]
 
 

@@ -9,6 +9,7 @@ from gatebook.config.sinks import (
     OTLPSink,
     Sink,
     SplunkSink,
+    SyslogSink,
     WebhookSink,
 )
 from gatebook.sinks.datadog import DatadogDestination
@@ -17,6 +18,7 @@ from gatebook.sinks.elasticsearch import ElasticsearchDestination
 from gatebook.sinks.file import FileDestination
 from gatebook.sinks.otlp import OTLPDestination
 from gatebook.sinks.splunk import SplunkDestination
+from gatebook.sinks.syslog import SyslogDestination
 from gatebook.sinks.webhook import WebhookDestination
 
 
@@ -35,3 +37,5 @@ def make(settings: Sink) -> Destination:
             return DatadogDestination(settings)
         case OTLPSink():
             return OTLPDestination(settings)
+        case SyslogSink():
+            return SyslogDestination(settings)
