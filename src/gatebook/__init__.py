@@ -3,6 +3,7 @@
 The words this code uses, one word a concept:
 
 access record   a decision joined with its outcome; what people see, search and export
+anchor          an entry that names the receipt of somebody outside: a time stamp, cosignatures
 checkpoint      the signed size and root of the ledger at a moment
 cosignature     a witness's signature, with a time, under a log's checkpoint
 credential      what a client presents: a token, an API key
@@ -28,6 +29,7 @@ route           a path template with methods, an upstream and rules
 rule            one line of a route's `deny` or `allow`
 segment         a file of frames: the write-ahead log and the encrypted store in one
 shadow          of a rule: evaluated and recorded, not enforced
+time stamp      an authority's word that a checkpoint was there at a time (RFC 3161); a stamp, for short
 trial           the judging of a request that nobody has sent
 upstream        a service behind the gateway
 witness         somebody outside who remembers the last checkpoint of a log, and cosigns what continues it

@@ -7,6 +7,7 @@ tail.py       their files, with a cursor that counts each line exactly once
 outcome.py    a line -> an outcome; words.py: which of the error log's words are about it
 numbering.py  which lines are missing; worker.py: which process wrote them
 vault.py      pseudonyms; once.py: what may happen only once
+stamping.py   time stamps of the checkpoint; witnesses.py: cosignatures; both off everybody's way
 clockwatch.py whether somebody has set the clock ahead
 submit.py     for the command line: append while the recorder runs, or when it does not
 process.py    start, stop, timers
