@@ -18,7 +18,7 @@ from gatebook.access import person_page
 from gatebook.cli import unseal as unsealing
 from gatebook.config.load import load
 from gatebook.config.model import Grantable
-from gatebook.identity import grant_file, revocation_file
+from gatebook.identity import api_key_file, grant_file, revocation_file
 from gatebook.identity.grant_file import Person as Actor
 from gatebook.ledger import keys as ledger_keys
 from gatebook.ledger.note import Signer
@@ -241,7 +241,15 @@ def test_keys_that_name_the_person_are_told_and_left_to_whoever_ends_them(acme: 
     assert made.code == 0, made.err
     ran = acme.forget("bob", "--identity", "partners", "--reason", "request 17")
     assert ran.code == 0, ran.err
-    assert "gatebook key revoke" in ran.err
+    (key,) = api_key_file.read(acme.paths.api_keys)
+    assert f"gatebook key revoke {key.id}" in ran.err
+    assert key.subject == "bob"
+    assert acme._run("key", "revoke", key.id, "-c", str(acme.config)).code == 0
+    again = acme.forget("bob", "--identity", "partners", "--reason", "request 17")
+    assert again.code == 3  # the vault knows nobody of that name any more
+    (key,) = api_key_file.read(acme.paths.api_keys)
+    assert (key.subject, key.state(time.time())) == (key.id, "revoked")
+    assert "bob" not in acme.paths.api_keys.read_text()
 
 
 def test_address_of_nobody_is_forgotten(acme: People) -> None:

@@ -125,6 +125,24 @@ def test_what_the_log_shows_of_a_caller_is_enough(acme: Deployment, length: int)
     assert (made.key, made.shown) == (acme.keys.name("subject", "staff", "alice"), pseudonym)
 
 
+def test_older_pseudonym_is_still_the_person(acme: Deployment) -> None:
+    """With `audit.pseudonym_period` the log shows another one for what they did last quarter."""
+    older = acme.pseudonym("alice")
+    vault = Vault(acme.paths.vault, acme.keys.names, period_s=90 * 86_400.0)
+    newer = vault.pseudonym("subject:staff:alice").hex()
+    vault.sync()
+    vault.close()
+    key = acme.keys.name("subject", "staff", "alice")
+    for pseudonym in (older, newer, older[:8]):
+        ran = acme.run("--subject", pseudonym, "--reason", "stolen", "--until", "1h")
+        assert ran.code == 0, ran.err
+        assert {entry.key for entry in acme.entries()} == {key}
+    ran = acme.run("--subject", "alice", "--identity", "staff", "--reason", "stolen")
+    assert ran.code == 0, ran.err
+    assert "nobody of that name" not in ran.err
+    assert (acme.entries()[-1].key, acme.entries()[-1].shown) == (key, newer)
+
+
 def test_beginning_of_two_pseudonyms_is_none(acme: Deployment) -> None:
     vault = Vault(acme.paths.vault, acme.keys.names, random=lambda n: bytes.fromhex("0123456789") + bytes(11))
     vault.pseudonym("subject:staff:alice")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.portal.place import URL, House, gateway_fields
+from tests.portal.place import URL, House, gateway_fields, house
 from tests.portal.service import REVOKE, TOKEN, Asking, claims, error, make_client, reason
 
 from gatebook import record, wire
 from gatebook.identity import client_file
 from gatebook.identity.keyed import Keys, signed_sha256
 from gatebook.identity.types import Credential
+from gatebook.sealed import unseal
 
 
 def test_credentials_give_a_token_as_rfc_9068_has_it(shared: House, asking: Asking) -> None:
@@ -41,6 +43,17 @@ def test_credentials_give_a_token_as_rfc_9068_has_it(shared: House, asking: Aski
         "scope": "orders.read orders.write",
         "sid": found["sid"],
     }
+
+
+def test_client_and_its_address_are_sealed_where_policy_says_so(tmp_path: Path) -> None:
+    with house(tmp_path, audit={"subject": "seal", "address": "seal"}) as made:
+        Asking(made, make_client(made), "198.51.100.1").begin()
+        found = made.decisions[-1]
+        row = made.recorder.do(lambda: made.recorder.twin.names["subject:own:shipping"])
+        assert found.sealed is not None
+        assert unseal(found.sealed, row * 2, found.id) == {"subject": "shipping", "address": "198.51.100.1"}
+        assert found.client is not None
+        assert found.client.address == "198.51.100.0/24"
 
 
 def test_what_is_issued_is_on_record_without_any_secret(shared: House, asking: Asking) -> None:

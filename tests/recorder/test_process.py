@@ -234,6 +234,23 @@ def test_configuration_is_applied_when_it_is_the_one_that_lies_there(state: Stat
     assert recorder.end() == 0
 
 
+def test_period_of_pseudonyms_is_that_of_the_configuration_in_force(state: State) -> None:
+    recorder = state.start()
+    before = recorder.ask(wire.Pseudonym("subject:staff:alice"))
+    audit = state.configuration.audit.model_copy(update={"pseudonym_period": 3600.0})
+    changed = state.configuration.model_copy(update={"audit": audit})
+    effective.write(changed, state.paths.effective)
+    admin = record.encode(record.Admin(time_us=1, action="configuration.apply", actor="os:0"))
+    assert isinstance(recorder.ask(wire.Apply(changed.digest(), admin)), wire.Appended)
+    after = recorder.ask(wire.Pseudonym("subject:staff:alice"))
+    assert isinstance(before, wire.Pseudonymous)
+    assert isinstance(after, wire.Pseudonymous)
+    assert (before.until, after.until % 3600) == (0, 0)
+    assert after.until > time.time()
+    assert after.pseudonym != before.pseudonym
+    assert recorder.end() == 0
+
+
 # -- killed under load ------------------------------------------------------------------------------------
 class Load:
     """A guard and its gateway: batches of decisions, and for each request a line, by what the guard was told."""

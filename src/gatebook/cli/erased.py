@@ -66,11 +66,10 @@ def erasures(paths: Paths, start: int = 0) -> list[tuple[int, bytes, Erase]]:
 
 def find_restored(report: Report, path: Path) -> None:
     """A vault that holds a row which the log says is destroyed is one from before: a finding for each."""
-    for pseudonym in sorted(report.forgotten):
-        if vault.find(path, pseudonym.hex()):
-            what = f"has the row of {pseudonym.hex()}, which the log says was destroyed"
-            meaning = "it was restored from before: whoever was forgotten is known again"
-            report.found(1, "incomplete", path.name, what, meaning)
+    for row in vault.among(path, sorted(report.forgotten)):
+        what = f"has the row of {row.pseudonym.hex()}, which the log says was destroyed"
+        meaning = "it was restored from before: whoever was forgotten is known again"
+        report.found(1, "incomplete", path.name, what, meaning)
 
 
 def verify_receipt(path: Path, verifier: Verifier) -> dict[str, Any]:

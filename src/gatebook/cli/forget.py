@@ -64,14 +64,16 @@ def forget(
     if address:
         told = order(configuration, "forget", {"address": subject, **by})
         elsewhere: list[Stored] = []
-        unlinked = Unlinked(0, 0)
+        unlinked = Unlinked()
     else:
         target = named(configuration, paths, read_keys(paths), "subject", subject, identity)
         told = _order(configuration, {"lookup": target.key, "provider": target.provider, **by})
         # A crash from here on: the log has forgotten them; the same command again does the rest.
         now = time.time()
-        unlinked = unlink(paths, target.key, now, secrets.token_bytes)
+        unlinked = unlink(paths, target.provider, subject, target.key, now, secrets.token_bytes)
         elsewhere = stored(paths, target.provider, subject, target.key, now)
+        if target.provider is None:
+            warn("known by a pseudonym alone: keys and clients in the person's name were not looked for")
     if told is None:
         _say_elsewhere(elsewhere, unlinked)
         raise EnvironmentFault(
@@ -107,6 +109,8 @@ def _say_elsewhere(elsewhere: list[Stored], unlinked: Unlinked) -> None:
         note(f"{unlinked.revocations} revocations stay in force, under new ids and without what led to records.")
     if unlinked.grants:
         note(f"{unlinked.grants} grants that were over are gone from the list.")
+    if unlinked.credentials:
+        note(f"{unlinked.credentials} keys and clients that had ended do not name them any more.")
     for each in elsewhere:
         note(f"{each.store}: {each.what}; {each.remedy}")
 

@@ -102,7 +102,7 @@ def report(
         made=datetime.datetime.now(datetime.UTC),
         person=person,
         collected=collected,
-        unsealed=_unsealed(paths, keys, collected) if unseal else None,
+        unsealed=_unsealed(paths, rows, keys, collected) if unseal else None,
         elsewhere=stored(paths, target.provider, person.name, target.key, time.time()),
     )
     if out is not None:
@@ -136,13 +136,13 @@ def _collect(opened: Reader, person: Person, *, quiet: bool) -> Collected:
         return collect(opened, person, seen)
 
 
-def _unsealed(paths: Paths, keys: Keys, collected: Collected) -> dict[str, dict[str, str]]:
+def _unsealed(paths: Paths, rows: list[vault.Row], keys: Keys, collected: Collected) -> dict[str, dict[str, str]]:
     found = {}
     erased = erased_since(paths, min((each.index for each in collected.accesses), default=0))
     for each in collected.accesses:
         if each.sealed is not None and each.id is not None:
             try:
-                found[each.id] = opened_values(paths, keys, each, erased)
+                found[each.id] = opened_values(rows, keys, each, erased)
             except GatebookError as error:
                 warn(str(error))
     return found

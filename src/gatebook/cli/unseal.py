@@ -6,6 +6,7 @@ On record before it is shown, who did it and why; a refused attempt, too. What i
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -59,7 +60,8 @@ def unseal(
         raise GatebookError(f"request {found.id or request}: nothing is sealed in its record")
     detail = {"request": found.id, "index": found.index, "pseudonym": found.sealed.under, "reason": reason}
     permit(configuration, "person.unseal", detail)
-    values = opened_values(paths, read_keys(paths), found, erased_since(paths, found.index))
+    rows = vault.find(paths.vault, found.sealed.under)
+    values = opened_values(rows, read_keys(paths), found, erased_since(paths, found.index))
     if as_json:
         say_json({"id": found.id, "index": found.index, "under": found.sealed.under, "unsealed": values})
         return
@@ -100,25 +102,26 @@ def erased_since(paths: Paths, start: int) -> frozenset[str]:
     return frozenset(entry.object_id.hex() for _, _, entry in erasures(paths, start))
 
 
-def opened_values(paths: Paths, keys: Keys, found: Access, erased: frozenset[str]) -> dict[str, str]:
+def opened_values(rows: Iterable[vault.Row], keys: Keys, found: Access, erased: frozenset[str]) -> dict[str, str]:
     """Raises GatebookError when the key was destroyed or is lost, Tampered when it is not the one.
 
     Incomplete when it is back although it was destroyed: `erased` is of `erased_since` the record.
     """
-    assert found.sealed is not None  # noqa: S101 - the caller has looked
+    sealed = found.sealed
+    assert sealed is not None  # noqa: S101 - the caller has looked
     assert found.id is not None  # noqa: S101 - likewise
-    rows = vault.find(paths.vault, found.sealed.under)
-    if rows and found.sealed.under in erased:
+    row = next((row for row in rows if row.pseudonym.hex() == sealed.under), None)
+    if row is not None and sealed.under in erased:
         raise Incomplete(
-            f"request {found.id}: the log says that the row of {found.sealed.under} was destroyed; a vault that "
-            f"still has it was restored from before; `gatebook forget {found.sealed.under}` destroys it again"
+            f"request {found.id}: the log says that the row of {sealed.under} was destroyed; a vault that "
+            f"still has it was restored from before; `gatebook forget {sealed.under}` destroys it again"
         )
-    if len(rows) != 1:
+    if row is None:
         raise GatebookError(
-            f"request {found.id}: the vault has no row {found.sealed.under}: its person was forgotten, and nobody "
+            f"request {found.id}: the vault has no row {sealed.under}: its person was forgotten, and nobody "
             f"can open this; if nobody was, restore the vault from a backup"
         )
-    return open_box(found.sealed, vault.key_of(rows[0], keys.names), found.id)
+    return open_box(sealed, vault.key_of(row, keys.names), found.id)
 
 
 def register(app: typer.Typer) -> None:

@@ -140,6 +140,26 @@ def _find(keys: tuple[ApiKey, ...], key_id: str) -> ApiKey:
     return found
 
 
+def unlink(path: Path, provider: str, subject: str, *, now: float) -> int:
+    """That person was forgotten: their keys that open nothing any more lose the name. How many.
+
+    Records name a key by its id, and this file its owner. Raises EnvironmentFault.
+    """
+    with kept.change(path, KIND) as change:
+        keys = change.document.keys
+        after = tuple(
+            msgspec.structs.replace(key, subject=key.id)
+            if (key.provider, key.subject) == (provider, subject) and key.state(now) != "active"
+            else key
+            for key in keys
+        )
+        changed = sum(new is not old for new, old in zip(after, keys, strict=True))
+        if changed:
+            # That they were forgotten is on record; what is refused stays refused.
+            change.become(Document(version=1, keys=after), lambda: None)
+    return changed
+
+
 def revoke(path: Path, key_id: str, *, now: float, announce: Announce) -> tuple[ApiKey, bool]:
     """The key, and whether this call revoked it (else it was revoked before). Raises GatebookError."""
     with kept.change(path, KIND) as change:

@@ -148,6 +148,26 @@ def create(
     return Made(secret, client)
 
 
+def unlink(path: Path, provider: str, subject: str, *, now: float) -> int:
+    """That person was forgotten: their clients that get nothing any more lose the name. How many.
+
+    Records name a client by its id, and this file whom it is. Raises EnvironmentFault.
+    """
+    with kept.change(path, KIND) as change:
+        clients = change.document.clients
+        after = tuple(
+            msgspec.structs.replace(client, subject=client.id)
+            if (client.provider, client.subject) == (provider, subject) and client.state(now) != "active"
+            else client
+            for client in clients
+        )
+        changed = sum(new is not old for new, old in zip(after, clients, strict=True))
+        if changed:
+            # That they were forgotten is on record; what is refused stays refused.
+            change.become(Document(version=1, clients=after), lambda: None)
+    return changed
+
+
 def revoke(path: Path, client_id: str, *, now: float, announce: Announce) -> tuple[Client, bool]:
     """The client, and whether this call revoked it (else it was revoked before). Raises GatebookError."""
     if not re.fullmatch(ID, client_id):  # it may be a secret with a slip in it: not to be shown

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from gatebook.identity import api_key_file, client_file, grant_file, revocation_file
 from gatebook.paths import Paths
 
+_AGAIN = "once it is over, forget them again"
+
 
 class Stored(NamedTuple):
     """`store`: the file; `what` it holds of the person; `remedy`: how it ends, or why it stays."""
@@ -23,10 +25,11 @@ class Stored(NamedTuple):
 
 
 class Unlinked(NamedTuple):
-    """How many revocations lost what led to records, and how many grants that were over are gone."""
+    """How many lost what led to records: revocations, grants that were over, keys and clients that had ended."""
 
-    revocations: int
-    grants: int
+    revocations: int = 0
+    grants: int = 0
+    credentials: int = 0
 
 
 def stored(paths: Paths, provider: str | None, subject: str | None, key: str, now: float) -> list[Stored]:
@@ -34,12 +37,12 @@ def stored(paths: Paths, provider: str | None, subject: str | None, key: str, no
     found = []
     for api_key in api_key_file.read(paths.api_keys):
         if (api_key.provider, api_key.subject) == (provider, subject):
-            what = f"API key {api_key.id} ({api_key.state(now)}) names them as its owner"
-            found.append(Stored(paths.api_keys.name, what, f"gatebook key revoke {api_key.id}"))
+            what = f"API key {api_key.id} ({api_key.state(now)}) is theirs, and records name it"
+            found.append(Stored(paths.api_keys.name, what, f"gatebook key revoke {api_key.id}; {_AGAIN}"))
     for client in client_file.read(paths.clients):
         if (client.provider, client.subject) == (provider, subject):
-            what = f"client {client.id} of the token service names them"
-            found.append(Stored(paths.clients.name, what, f"gatebook client revoke {client.id}"))
+            what = f"client {client.id} of the token service is theirs, and records name it"
+            found.append(Stored(paths.clients.name, what, f"gatebook client revoke {client.id}; {_AGAIN}"))
     for grant in grant_file.read(paths.grants):
         if grant.key == key:
             what = f"grant {grant.id} of {grant.role} ({grant.state(now)}) is by their keyed name"
@@ -56,11 +59,19 @@ def stored(paths: Paths, provider: str | None, subject: str | None, key: str, no
     return found
 
 
-def unlink(paths: Paths, key: str, now: float, random: Callable[[int], bytes]) -> Unlinked:
-    """What led from that keyed name to records goes; what is refused stays refused. Raises EnvironmentFault."""
-    revocations = grants = 0
+def unlink(
+    paths: Paths, provider: str | None, subject: str, key: str, now: float, random: Callable[[int], bytes]
+) -> Unlinked:
+    """What led from the name to records goes; what is refused stays refused. Raises EnvironmentFault."""
+    revocations = grants = credentials = 0
     if any(entry.key == key for entry in revocation_file.read(paths.revocations)):
         revocations = revocation_file.unlink(paths.revocations, key, now=now, random=random)
     if any(entry.key == key for entry in grant_file.read(paths.grants)):
         grants = grant_file.unlink(paths.grants, key, now=now)
-    return Unlinked(revocations, grants)
+    if provider is not None:
+        who = (provider, subject)
+        if any((each.provider, each.subject) == who for each in api_key_file.read(paths.api_keys)):
+            credentials += api_key_file.unlink(paths.api_keys, *who, now=now)
+        if any((each.provider, each.subject) == who for each in client_file.read(paths.clients)):
+            credentials += client_file.unlink(paths.clients, *who, now=now)
+    return Unlinked(revocations, grants, credentials)

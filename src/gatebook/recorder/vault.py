@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from gatebook.errors import Damaged, EnvironmentFault, LedgerError, LedgerFull
 
 SCHEMA: Final = 2
+_AT_ONCE: Final = 500  # parameters of one statement
 _WIPE_S: Final = 10.0  # how long a reader of the file may hold up an erasure
 _TABLES: Final = (
     "CREATE TABLE person (lookup BLOB NOT NULL, began INTEGER NOT NULL, pseudonym BLOB NOT NULL,"
@@ -74,6 +75,15 @@ def find(path: Path, beginning: str) -> list[Row]:
 def rows_of(path: Path, lookup: bytes) -> list[Row]:
     """All periods of one name, the latest last. Beside a running recorder; writes nothing."""
     return _ask(path, "lookup = ?", lookup)
+
+
+def among(path: Path, pseudonyms: Sequence[bytes]) -> list[Row]:
+    """The rows of these pseudonyms that there are. Beside a running recorder; writes nothing."""
+    found = []
+    for start in range(0, len(pseudonyms), _AT_ONCE):
+        some = pseudonyms[start : start + _AT_ONCE]
+        found += _ask(path, f"pseudonym IN ({', '.join('?' * len(some))})", *some)
+    return found
 
 
 def key_of(row: Row, pseudonym_key: bytes) -> bytes:
