@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         " errors",
         # A witness is asked over HTTP as a provider is, within the same bounds.
         "witness": "paths ledger identity.fetch ownlog errors",
-        "recorder": "config record wire paths redact scrub ledger witness identity.fetch holds ownlog errors",
+        "recorder": "config record wire paths redact scrub ledger witness identity.fetch holds kept ownlog errors",
         "access": "config record paths ledger errors",
         "trial": "config record paths identity policy redact scrub errors",
         # A grant's end is told with what the ledger says of it.

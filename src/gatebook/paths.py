@@ -104,6 +104,11 @@ class Paths:
         return self.state / "witnesses.json"
 
     @property
+    def retention(self) -> Path:
+        """The time that retention trusts."""
+        return self.state / "retention.json"
+
+    @property
     def effective(self) -> Path:
         """The configuration in force, as JSON; what guards and recorder read."""
         return self.state / "effective.json"

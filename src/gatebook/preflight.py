@@ -176,6 +176,14 @@ def _authorities(configuration: Configuration) -> Findings:
                 yield from _about(path, location, certificates.check_ca(pem))
 
 
+def _retention(configuration: Configuration) -> Findings:
+    """Common standards want audit logs for a year (PCI DSS 4.0, 10.5.1)."""
+    terms = configuration.retention
+    if terms is not None and terms.records < _YEAR_S:
+        said = f"records are destroyed after {terms.records / 86400:g} days; many standards ask for a year"
+        yield _Finding(("retention", "records"), said, "365d or more, unless you know better", fatal=False)
+
+
 def _witnesses(configuration: Configuration) -> Findings:
     """The policy of witnesses: whole, and with somebody in it who can be asked."""
     if configuration.witnesses is None:
@@ -355,12 +363,14 @@ _KEYS = (
     ("pseudonym.key", True),
     ("fingerprint.key", True),
 )
+_YEAR_S = 365 * 86400
 _CHECKS: tuple[Callable[[Configuration], Findings], ...] = (
     _policy,
     _privilege,
     _state,
     _tls,
     _authorities,
+    _retention,
     _witnesses,
     _secrets,
     _clients,

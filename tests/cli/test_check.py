@@ -466,3 +466,14 @@ def test_policy_of_witnesses(made: Deployment) -> None:
     )
     assert made.problems() == []
     assert "but not acme/node-1" in made.warnings()[0]
+
+
+@pytest.mark.parametrize(("kept", "count"), [("90d", 1), ("364d", 1), ("400d", 0)])
+def test_records_that_are_kept_for_less_than_a_year_are_a_warning(made: Deployment, kept: str, count: int) -> None:
+    made.config.write_text(made.config.read_text() + f"\nretention: {{records: {kept}}}\n")
+    assert len([said for said in made.warnings() if "many standards ask for a year" in said]) == count
+
+
+def test_records_that_are_kept_for_less_than_a_day_are_refused(made: Deployment) -> None:
+    made.config.write_text(made.config.read_text() + "\nretention: {records: 23h}\n")
+    assert "retention.records" in made.check().err

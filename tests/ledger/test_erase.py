@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.ledger.caller import READER, Caller, Contents, published, record, shown
+from tests.ledger.caller import READER, VERIFIER, Caller, Contents, published, record, shown
 from tests.ledger.disk import POLICIES, Disk, Policy, Step, after_crash
 
 from gatebook.errors import Damaged, LedgerError, LedgerFull, Tampered
@@ -15,6 +15,7 @@ from gatebook.ledger import erase, erasing, read, segment
 from gatebook.ledger.deks import Deks
 from gatebook.ledger.entry import Erase, Erased, EraseReason
 from gatebook.ledger.read import Reader
+from gatebook.ledger.verify import verify
 
 ORDER = hashlib.sha256(b"the order").digest()
 WHY = "erased on 2026-11-24: a secret"
@@ -197,6 +198,43 @@ def test_power_cut_at_any_step_of_a_redaction_leaves_all_or_nothing(root: Path, 
         assert gone != bool(old <= named), "the old key is there exactly if the record is"
         for checkpoint in shown(disk.steps[:count]):
             assert contents.root(checkpoint.size) == checkpoint.root, "a fork"
+        shutil.rmtree(left)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_power_cut_at_any_step_of_a_destruction_leaves_all_or_nothing(root: Path, policy: Policy) -> None:
+    first = Caller(root)
+    first.add(4)
+    first.writer.roll()
+    first.add(300)
+    first.close()
+    before = root.parent / "before"
+    shutil.copytree(root, before)
+    disk = Disk(root)
+    caller = Caller(root, disk)
+    begun = len(disk.steps)
+    path = erase.closed_segments(caller.writer)[0]
+    old = erase.examine(caller.writer, path, root / "ledger" / "log")
+    assert old is not None
+    erase.destroy(caller.writer, [old], EraseReason.RETENTION, ORDER)
+    acknowledged = len(disk.steps)
+    caller.close()
+    for count in range(begun, len(disk.steps) + 1):
+        left = root.parent / f"left-{count}"
+        after_crash(left, disk.steps[:count], policy, before=before, seed=count)
+        Caller(left).close()
+        reader = Reader(left / "ledger", "acme/node-1", left / "deks", READER)
+        found = [index for index, _ in reader.forwards()]
+        ends = [
+            (left / "deks" / f"{old.dek_id.hex()}.dek").exists(),
+            (left / "ledger/segments" / path.name).exists(),
+        ]
+        assert ends in ([True, True], [False, False]), count
+        assert len(found) == 304 - (0 if ends[0] else 4)
+        assert not (ends[0] and count >= acknowledged), "it was acknowledged, and is not done"
+        assert not (left / "erasing").exists()
+        report = verify(left / "ledger", VERIFIER, lock=left / "lock")
+        assert report.findings == [], count
         shutil.rmtree(left)
 
 

@@ -281,8 +281,7 @@ def test_segment_is_not_destroyed_before_its_bundles_are_durable(root: Path) -> 
     caller.add(10)
     caller.writer.roll()
     caller.checkpoint()
-    with pytest.raises(Damaged, match="not in durable bundles yet"):
-        examined(caller, erase.closed_segments(caller.writer)[0])
+    assert examined(caller, erase.closed_segments(caller.writer)[0]) is None
     caller.close()
 
 

@@ -67,6 +67,7 @@ def _register() -> None:
         "grant",
         "hold",
         "redact",
+        "retention",
         "forget",
         "subject",
         "unseal",

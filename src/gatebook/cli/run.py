@@ -77,6 +77,8 @@ def _show(answer: dict[str, Any]) -> None:
         say(_stamps(answer["outside"]["timestamps"]))
     if "witnesses" in answer["outside"]:
         _show_witnesses(answer["outside"]["witnesses"])
+    if "retention" in answer["outside"]:
+        _show_retention(answer["outside"]["retention"])
     table = Table(box=None, pad_edge=False)
     for heading in ("process", "pid", "for", "restarts"):
         table.add_column(heading, justify="left" if heading == "process" else "right")
@@ -84,6 +86,18 @@ def _show(answer: dict[str, Any]) -> None:
         since = f"{process['since_s']} s" if "since_s" in process else "down"
         table.add_row(process["role"], str(process["pid"] or ""), since, str(process["restarts"]))
     Console(highlight=False).print(table)
+
+
+def _show_retention(told: dict[str, Any]) -> None:
+    """What is kept longer than it should be, and why."""
+    say(f"retention: records are kept for {told['records_s'] // 86400} days")
+    for hold, count in sorted(told["held"].items()):
+        say(f"  {count} segments that are older stay: hold {hold}")
+    if told["clock_ahead_s"]:
+        ahead = f"the clock is {told['clock_ahead_s']} s ahead of what is trusted, so nothing is destroyed by it"
+        say(f"  {paint(ahead, '31', sys.stdout)}; if it is right: gatebook retention resume")
+    if told["trouble"]:
+        say(f"  {paint(harmless(told['trouble']), '31', sys.stdout)}")
 
 
 def _stamps(stands: dict[str, Any]) -> str:

@@ -24,6 +24,14 @@ class Timestamps(Model):
     )
 
 
+class Retention(Model):
+    """How long records are kept. What is older is destroyed for good; the public tree stays."""
+
+    records: Duration = Field(
+        ge=86400, description="records that are older are destroyed, key and bytes, unless a hold forbids it"
+    )
+
+
 class Witnesses(Model):
     """Others' machines that remember the log's last checkpoint, and cosign what continues it."""
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from gatebook.config.base import Model, Secret
-from gatebook.config.evidence import Timestamps, Witnesses
+from gatebook.config.evidence import Retention, Timestamps, Witnesses
 from gatebook.config.sinks import Sink
 from gatebook.config.value import (
     RATE,
@@ -523,6 +523,9 @@ class Configuration(Model):
     )
     timestamps: Timestamps | None = Field(
         default=None, description="time stamps of the ledger, by an authority outside"
+    )
+    retention: Retention | None = Field(
+        default=None, description="how long records are kept; without it, for good"
     )
 
     @property

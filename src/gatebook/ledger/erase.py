@@ -147,7 +147,10 @@ class Old(NamedTuple):
 
 
 def examine(writer: Writer, path: Path, log: Path) -> Old | None:
-    """None for one without a key, which holds no record. Raises Damaged when it, or what stays, is not whole."""
+    """None for one without a key, which holds no record, or whose entries are not in durable bundles yet.
+
+    Raises Damaged when it, or what stays of it, is not whole.
+    """
     old = Closed.read(path)
     if old.header.dek_id == NO_DEK:
         return None
@@ -155,7 +158,7 @@ def examine(writer: Writer, path: Path, log: Path) -> Old | None:
     if not isinstance(found, Scanned):
         raise Damaged(f"{path}: is not whole")
     if found.end > writer.tiles_durable:
-        raise Damaged(f"{path}: its entries are not in durable bundles yet")
+        return None
     _check_bundled(log, found)
     times = found.times or (old.header.created_us, old.header.created_us)
     return Old(path, old.header.dek_id, old.header.first_index, found.end, times, found.file_sha256)

@@ -16,11 +16,12 @@ from gatebook.errors import EnvironmentFault, UsageError
 from gatebook.recorder.forget import forget
 from gatebook.recorder.hands import Handler, Hands, Parameters
 from gatebook.recorder.redacting import redact
+from gatebook.recorder.retention import resume
 
 __all__ = ["ORDERS", "Hands", "Parameters", "obey"]
 
 
-ORDERS: Final[dict[str, Handler]] = {"forget": forget, "redact": redact}
+ORDERS: Final[dict[str, Handler]] = {"forget": forget, "redact": redact, "retention.resume": resume}
 
 
 def obey(hands: Hands, verb: str, parameters: bytes) -> bytes:

@@ -38,6 +38,7 @@ from gatebook.recorder.journal import Journal, Told
 from gatebook.recorder.keyring import Readers, end_overlap
 from gatebook.recorder.once import Once
 from gatebook.recorder.orders import Hands, obey
+from gatebook.recorder.retention import Retention
 from gatebook.recorder.service import Connection, Service
 from gatebook.recorder.stamping import Office, Stamping
 from gatebook.recorder.tail import discard
@@ -190,6 +191,8 @@ class Recorder:
             now_s=lambda: clock() / 1e6,
         )
         self._witnesses.configure(configuration.witnesses)
+        self._retention = Retention(paths, self._writer, self._commit, now_us=clock)
+        self._retention.configure(configuration.retention)
         self._stop = asyncio.Event()
         self._checkpointed = 0
         self._error: BaseException | None = None
@@ -212,6 +215,7 @@ class Recorder:
             self._logs.configure(configuration)
             self._stamping.configure(configuration.timestamps)
             self._witnesses.configure(configuration.witnesses)
+            self._retention.configure(configuration.retention)
 
         return switch
 
@@ -257,7 +261,8 @@ class Recorder:
         server = await self._listen()
         log.info("ready", entries=self._writer.synced, clean=clean, open=waiting)
         vouching = (self._stamping.run, self._witnesses.run)
-        work = (self._follow, self._each_second, self._heartbeats, self._checkpoints, *vouching)
+        own = (self._follow, self._each_second, self._heartbeats, self._checkpoints, self._retention.run)
+        work = (*own, *vouching)
         tasks = [loop.create_task(self._watched(each)) for each in work]
         await self._stop.wait()
         for task in tasks:
@@ -373,7 +378,11 @@ class Recorder:
         self._commit()
 
     def _outside(self) -> dict[str, Any]:
-        stands = {"timestamps": self._stamping.status(), "witnesses": self._witnesses.status()}
+        stands = {
+            "timestamps": self._stamping.status(),
+            "witnesses": self._witnesses.status(),
+            "retention": self._retention.status(),
+        }
         return {kind: told for kind, told in stands.items() if told is not None}
 
 
