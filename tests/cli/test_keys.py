@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
 import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +177,37 @@ def test_taken_away_key_reads_with_its_passphrase_alone_and_the_recorder_goes_on
     told = run("keys", "show", "--json", *config)
     assert told.json()["readers"][0]["private"] == "no"
     assert "take-away" not in told.err
+
+
+def test_passphrase_is_asked_for_on_the_terminal_without_showing_it(
+    run: Run, logged: Logged, tmp_path: Path, secret: Path
+) -> None:
+    away = tmp_path / "away.pem"
+    config = ("-c", str(logged.config))
+    assert run("keys", "export", "-o", str(away), "--passphrase-file", str(secret), *config).code == 0
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "gatebook", "verify", "--json", "--reader", str(away), *config]
+    with subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"Passphrase of" not in shown:
+            shown += os.read(ours, 1000)
+        os.write(ours, PASSPHRASE.encode() + b"\n")
+        assert process.stdout is not None
+        found = json.loads(process.stdout.read())
+        with contextlib.suppress(OSError):  # the terminal is gone with the last process on it
+            while piece := os.read(ours, 1000):
+                shown += piece
+    os.close(ours)
+    assert found["levels"][2]["result"] == "passed"
+    assert PASSPHRASE.encode() not in shown
 
 
 def test_key_on_another_disk_opens_whatever_its_mode_if_it_has_a_passphrase(
