@@ -236,6 +236,7 @@ class Desk:
             self.log.turn()
             self.log.bury()
             self.log.look_for_missing()
+            self.log.look_for_undecided()
             self.commit()
 
     def close(self) -> None:

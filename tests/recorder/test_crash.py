@@ -19,7 +19,7 @@ from tests.recorder.place import Book, Desk, Gateway, Processes, item, request_i
 
 from gatebook import record
 from gatebook.access.pairing import Pairing
-from gatebook.ledger.entry import Heartbeat
+from gatebook.ledger.entry import Heartbeat, Loss
 
 ACTIONS = 39
 
@@ -190,6 +190,8 @@ def test_kill_of_the_recorder_at_any_step(tmp_path: Path, part: int) -> None:
         assert outcomes == Counter(request_id(number) for number in story.lines), last
         lost = [detail["lines"] for event, detail in book.events() if event == "gateway.log_unreadable"]
         assert sum(lost) == story.nonsense, last
+        said = [each for each in book.entries(Loss) if isinstance(each, Loss) and each.reason == 18]
+        assert sum(each.last_seq for each in said) == story.nonsense, last
         assert book.journal.open == {}
         desk.close()
         book.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from tests.recorder.place import BOOT, Book, Desk, Gateway, Processes, request_i
 from gatebook import record
 from gatebook.errors import LedgerFull
 from gatebook.ledger.entry import Loss
-from gatebook.recorder import gatewaylog
+from gatebook.recorder import gatewaylog, memo
+from gatebook.recorder.gatewaylog import UNDECIDED_S, merged
 from gatebook.recorder.numbering import PATIENCE_S
 
 
@@ -394,6 +396,106 @@ def test_missing_line_is_a_loss_and_a_record_says_which(place: Place) -> None:
     assert place.book.events() == [("gateway.log_incomplete", {"missing": [[7, 3, 2, 3]]})]
     place.desk.second(30)
     assert len(losses(place)) == 1
+
+
+def test_hole_that_waits_when_the_recorder_is_killed_is_a_loss_all_the_same(place: Place) -> None:
+    place.gateway.line(1, n="1")
+    place.gateway.line(2, n="4")
+    place.desk.read()
+    place.dies_and_starts_again()
+    place.gateway.line(3, n="5")
+    place.desk.second(int(PATIENCE_S) + 1)
+    place.dies_and_starts_again()
+    place.desk.second(30)
+    assert losses(place) == [(connection(7, 3), 2, 3, 16)]
+
+
+def test_hole_is_a_loss_although_its_folder_is_gone_since(place: Place) -> None:
+    """As a memory file system is, after the machine."""
+    place.gateway.line(1, n="1")
+    place.gateway.line(2, n="4")
+    place.desk.read()
+    for path in place.gateway.folder.iterdir():
+        path.unlink()
+    place.dies_and_starts_again(boot="boot-2")
+    place.desk.second(30)
+    assert losses(place) == [(connection(7, 3), 2, 3, 16)]
+    assert ("gateway.log_gone", {"why": "restart"}) in place.book.events()
+
+
+def test_hole_that_waits_at_the_end_is_a_loss_at_once(place: Place) -> None:
+    place.gateway.line(1, n="1")
+    place.gateway.line(2, n="4")
+    place.desk.read()
+    while place.desk.log.last_look():
+        place.desk.commit()
+    assert losses(place)[0] == (connection(7, 3), 2, 3, 16)
+
+
+def test_line_that_nobody_can_read_is_a_loss(place: Place) -> None:
+    place.gateway.write(b"nonsense\nand more\n")
+    place.gateway.line(1)
+    place.desk.read()
+    assert losses(place) == [(b"gateway\0", 1, 2, 18)]
+
+
+def test_log_that_somebody_empties_or_removes_is_told(place: Place) -> None:
+    place.gateway.line(1, u="")
+    place.desk.read()
+    os.truncate(place.gateway.folder / "access.log", 0)
+    place.desk.read()
+    assert place.book.events() == [("gateway.log_gone", {"why": "removed"})]
+    place.gateway.line(2, u="")
+    place.desk.read()
+    place.desk.second(61)  # rotated, but not retired
+    place.gateway.line(3, u="")
+    place.desk.read()
+    for path in place.gateway.folder.iterdir():
+        path.unlink()
+    place.dies_and_starts_again()
+    place.desk.second()
+    assert place.book.events()[1:] == [("gateway.log_gone", {"why": "removed"})]
+
+
+# -- let through without a decision ------------------------------------------------------------------------
+def through(place: Place, *numbers: int) -> None:
+    """`durability: after-response`: the guard did not wait for the receipt."""
+    for number in numbers:
+        place.gateway.line(number, None, n=str(number), u="orders")
+
+
+def test_request_that_was_let_through_and_never_decided_on_is_a_loss(place: Place) -> None:
+    through(place, 1, 2, 3)
+    place.desk.second(int(UNDECIDED_S) - 1)
+    assert losses(place) == []
+    place.desk.second(2)
+    assert losses(place) == [(connection(7, 3), 1, 3, 19)]
+    lost = [request_id(number) for number in (1, 2, 3)]
+    assert place.book.events() == [("guard.decisions_lost", {"requests": lost})]
+    place.desk.second(100)
+    assert len(losses(place)) == 1
+
+
+def test_decision_that_comes_late_is_no_loss(place: Place) -> None:
+    through(place, 1, 2)
+    place.desk.second(5)
+    place.book.decide(2)
+    place.desk.second(100)
+    assert losses(place) == [(connection(7, 3), 1, 1, 19)]
+
+
+def test_request_that_was_refused_without_a_decision_is_no_loss(place: Place) -> None:
+    place.gateway.line(1, None, n="1", u="", s="503")
+    place.desk.second(100)
+    assert losses(place) == []
+
+
+def test_losses_that_continue_each_other_are_one() -> None:
+    def owed(producer: bytes, first: int, last: int, reason: int = 18) -> memo.Owed:
+        return memo.Owed(producer, first, last, reason)
+
+    apart = [owed(b"a", 5, 6), owed(b"b", 1, 1), owed(b"a", 1, 2), owed(b"a", 3, 3), owed(b"b", 2, 2, 16)]
+    assert merged(apart) == [owed(b"a", 1, 3), owed(b"a", 5, 6), owed(b"b", 1, 1), owed(b"b", 2, 2, 16)]
 
 
 def test_http_2_is_not_judged(place: Place) -> None:

@@ -100,14 +100,35 @@ def test_worker_that_is_older_than_the_log_is_judged_from_here_on() -> None:
     assert missing(numbers) == []
 
 
-def test_what_is_forgotten_is_not_judged(monkeypatch: object) -> None:
+def test_what_is_forgotten_is_not_judged() -> None:
     numbers = fresh()
-    saw(numbers, 1, 1, 3)
+    saw(numbers, 1, 1)
     for connection in range(2, numbering.MAX_CONNECTIONS + 3):
         saw(numbers, connection, 1)
     assert len(numbers._connections) == numbering.MAX_CONNECTIONS
     saw(numbers, 1, 7)
     assert missing(numbers) == []
+
+
+def test_gap_is_not_forgotten_however_many_connections_come() -> None:
+    """As somebody would open them who has just removed a line."""
+    numbers = fresh()
+    saw(numbers, 1, 1, 5)
+    for connection in range(2, numbering.MAX_CONNECTIONS + 3):
+        saw(numbers, connection, 1)
+    saw(numbers, 1, 3, 6)
+    assert missing(numbers) == [(1, 2, 2), (1, 4, 4)]
+    assert numbers.gaps() == []
+
+
+def test_gap_is_known_to_the_next_process_and_its_line_may_still_come() -> None:
+    before = fresh()
+    saw(before, 1, 1, 5)
+    saw(before, 2, 2)
+    after = Numbering(dict(before.highest), lambda worker: True, before.gaps(), 100.0)
+    saw(after, 1, 3, 6, at=100.0)
+    assert missing(after, 100.0 + PATIENCE_S - 1) == []
+    assert missing(after, 100.0 + PATIENCE_S) == [(1, 2, 2), (1, 4, 4), (2, 1, 1)]
 
 
 def test_worker_that_has_gone_leaves_nothing_behind_but_what_was_missing() -> None:

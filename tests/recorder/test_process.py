@@ -194,7 +194,7 @@ def test_long_log_holds_up_nobody(state: State, gateway: Gateway) -> None:
     """After a while without a recorder there is much to read."""
     assert state.start().end() == 0
     for start in range(0, 40_000, 1000):
-        lines = (gateway.text(start + n, n=str(start + n), worker=SELF) for n in range(1, 1001))
+        lines = (gateway.text(start + n, n=str(start + n), u="", worker=SELF) for n in range(1, 1001))
         gateway.write(b"".join(lines), SELF)
     recorder = state.start()
     index = recorder.append(item(100_000, 0))
@@ -269,7 +269,11 @@ class Load:
             batch = [item(number + position, SELF) for position in range(20)]
             first = self._append(batch)
             for position in range(20):
-                known = {} if first is not None else {"s": "503", "r": "recorder_unavailable", "us": "", "ua": ""}
+                known = (
+                    {}
+                    if first is not None
+                    else {"s": "503", "r": "recorder_unavailable", "u": "", "us": "", "ua": ""}
+                )
                 index = None if first is None else first + position
                 if index is None:
                     self.refused.add(request_id(number + position))

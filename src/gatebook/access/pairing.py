@@ -17,7 +17,7 @@ from gatebook.access.found import Strange, read
 from gatebook.access.totals import Totals
 from gatebook.ledger.entry import Boot, Entry, Heartbeat
 from gatebook.ledger.verify import Remark
-from gatebook.record import Admin, Decision, Outcome
+from gatebook.record import Admin, Decision, Outcome, System
 
 MAX_OPEN = 1_000_000  # the recorder gives up those beyond 200,000
 MAX_EARLY = 20_000  # the recorder remembers 10,000
@@ -69,6 +69,10 @@ class Pairing:
                 self._since = None
                 what = f"is genuine, but no record that this version knows: {why}"
                 return Remark("damaged", what, "what it says cannot be told; a newer gatebook may have written it")
+            case System(event="gateway.log_gone", detail={"why": "removed"}):
+                self.totals.others += 1
+                what = "the gateway's log was removed or emptied before it was read to its end"
+                return Remark("incomplete", what, "how many requests are missing is not known")
             case _:
                 self.totals.others += 1
         return None

@@ -26,6 +26,7 @@ ERASE_PREFIX: Final = b"GB\x01\x05"
 KEY_PREFIX: Final = b"GB\x01\x06"
 PRODUCER: Final = b"ledger\0\0"  # of the LOSS entries that the ledger writes about itself
 CLOCK: Final = b"clock\0\0\0"  # of those about seconds that the clock has left out
+LINES: Final = b"gateway\0"  # of those about lines that nobody could read
 
 
 class LossReason(IntEnum):
@@ -35,6 +36,8 @@ class LossReason(IntEnum):
     NOT_WRITTEN = 2  # the disk refused it: nobody was told that it was written
     NO_LINE = 16  # the recorder's: the gateway's log has no line of it
     CLOCK_SET = 17  # the recorder's: these seconds since 1970 never were, the clock was set ahead over them
+    UNREADABLE = 18  # the recorder's: so many lines of the gateway's log could not be read
+    NO_DECISION = 19  # the recorder's: it was let through, and its decision was never written
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,18 @@
 """Turns the gateway's two logs into outcomes for the journal, and decides which outcomes will never come.
 
 The access log tells what came of a request, the error log in whose words it failed. A decision whose worker has
-died with all its lines read gets an outcome that says `outcome_unknown`; a line that cannot be read, or that is
-missing from its connection, is a loss, and said so. Nothing is ever left out, and nothing guessed.
+died with all its lines read gets an outcome that says `outcome_unknown`. A line that cannot be read or is missing
+from its connection, and a request that was let through and whose decision does not come, is a LOSS. Nothing is
+ever left out, and nothing guessed.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import structlog
@@ -18,10 +20,10 @@ import structlog
 from gatebook import record, wire
 from gatebook.config.model import Configuration
 from gatebook.errors import LedgerError
-from gatebook.ledger.entry import Heartbeat, Loss, LossReason
+from gatebook.ledger.entry import LINES, Heartbeat, LossReason
 from gatebook.recorder import memo, outcome
 from gatebook.recorder.journal import Journal, Told
-from gatebook.recorder.numbering import Missing, Numbering
+from gatebook.recorder.numbering import PATIENCE_S, Missing, Numbering
 from gatebook.recorder.tail import Log, epoch
 from gatebook.recorder.words import Words
 from gatebook.recorder.worker import Workers, uptime_ticks
@@ -30,6 +32,8 @@ from gatebook.redact import Redactor
 MAX_OPEN = 200_000
 MAX_BURIED = 4096  # at a time: one frame
 MAX_MISSING = 256  # at a time
+MAX_UNDECIDED = 10_000
+UNDECIDED_S = 60.0  # longer than a guard waits for the recorder, and a recorder takes to start
 MAX_COUNT = (1 << 32) - 1  # what a heartbeat can say
 _LINE_BEGINS = b'{"i":"'
 
@@ -57,18 +61,26 @@ class GatewayLog:
         self._monotonic = monotonic
         self._epoch = epoch(folder, f"{workers.boot} {uptime_ticks()}")
         cursor = journal.cursor
-        if cursor is None or cursor.epoch != self._epoch:
+        told: list[Told] = []
+        if cursor is None:
             cursor = memo.Cursor(self._epoch, {}, {})
+        elif cursor.epoch != self._epoch:
+            # Another folder: what had not been read of the other one nobody will ever read.
+            if any(cursor.access.values()):
+                boot = cursor.epoch.partition(" ")[2].partition(" ")[0]
+                told = [self._log_gone("removed" if boot == workers.boot else "restart")]
+            cursor = memo.Cursor(self._epoch, {}, {}, {}, cursor.gaps)
         self._access = Log(folder, "access", cursor.access)
         self._error = Log(folder, "error", cursor.error)
         self._words = Words(begun=self._error.begun)
-        self._numbering = Numbering(dict(cursor.workers), self._is_ours_from_birth)
+        self._numbering = Numbering(dict(cursor.workers), self._is_ours_from_birth, cursor.gaps, self._monotonic())
         self._decoder = msgspec.json.Decoder(wire.LogLine)
         self._gone: set[int] = set()
         self._unreadable = 0
         self.requests = self.lost = 0  # since the last heartbeat
         self.configure(configuration)
-        journal.tell((), self._cursor())  # so the first frame says that this folder's lines are ours
+        # So the first frame says that this folder's lines are ours.
+        self._tell(told)
 
     def configure(self, configuration: Configuration) -> None:
         self._redactor = Redactor(configuration)
@@ -90,11 +102,27 @@ class GatewayLog:
         error = self._error.read()
         told = [each for data in error if (each := self._heeded(self._take_error, data)) is not None]
         told += [each for data in access if (each := self._heeded(self._take_access, data)) is not None]
-        told += self._losses()
-        if access or error or told:
-            self._journal.tell(told, self._cursor())
+        if access or error or told or self._access.gone:
+            self._tell(told)
             return True
         return False
+
+    def _tell(self, told: list[Told]) -> None:
+        """With a record of what was lost since the last call, if anything was."""
+        lines = self._unreadable + self._access.torn
+        self.lost += lines
+        owed = []
+        if lines:
+            owed = [memo.Owed(LINES, 1, lines, LossReason.UNREADABLE)]
+            told = [*told, self._event("gateway.log_unreadable", lines=lines)]
+        if self._access.gone:
+            told = [*told, self._log_gone("removed")]
+        self._unreadable = self._access.torn = self._access.gone = 0
+        self._journal.tell(told, self._cursor(), owed)
+
+    def _log_gone(self, why: Literal["removed", "restart"]) -> Told:
+        """A log that was not read to its end: nobody knows how much of it, so no LOSS can say it."""
+        return self._event("gateway.log_gone", why=why)
 
     def _heeded(self, take: Callable[[bytes], Told | None], data: bytes) -> Told | None:
         """A line that we fail on is lost; it would stop the next process as well, and then for good."""
@@ -107,16 +135,10 @@ class GatewayLog:
             self._unreadable += 1
             return None
 
-    def _losses(self) -> list[Told]:
-        """A record of the lines that were lost since the last call, if any."""
-        lines = self._unreadable + self._access.torn
-        self._unreadable = self._access.torn = 0
-        self.lost += lines
-        return [self._event("gateway.log_unreadable", lines=lines)] if lines else []
-
     def _cursor(self) -> memo.Cursor:
-        highest = dict(self._numbering.highest)
-        return memo.Cursor(self._epoch, dict(self._access.offsets), dict(self._error.offsets), highest)
+        numbering = self._numbering
+        offsets = dict(self._access.offsets), dict(self._error.offsets)
+        return memo.Cursor(self._epoch, *offsets, dict(numbering.highest), numbering.gaps())
 
     def _event(self, event: str, **detail: object) -> Told:
         return Told(record.encode(record.System(time_us=self._now_us(), event=event, detail=detail)))
@@ -137,7 +159,15 @@ class GatewayLog:
             index = self._journal.decision_of(line.i)
             if index is not None:
                 made = msgspec.structs.replace(made, decision_index=index, request=None, client=None, tls=None)
-        return Told(record.encode(made), index, line.i)
+        undecided = self._undecided(line, connection) if index is None and line.u else None
+        return Told(record.encode(made), index, line.i, undecided)
+
+    def _undecided(self, line: wire.LogLine, connection: int | None) -> tuple[memo.Owed, float]:
+        """A guard has let it through: it named the upstream. With `after-response` its decision may not come."""
+        request = outcome.number(line.n) or 0
+        missing = Missing(outcome.number(line.p) or 0, connection or 0, request, request)
+        owed = memo.Owed(missing.producer, request, request, LossReason.NO_DECISION)
+        return owed, self._monotonic()
 
     def _decode(self, data: bytes) -> wire.LogLine | None:
         """None for what is no line. Behind a line that a killed worker has torn, the next one can be read."""
@@ -217,17 +247,38 @@ class GatewayLog:
             record.encode(record.Outcome(time_us=self._now_us(), decision_index=index, error=error)), index
         )
 
-    def look_for_missing(self) -> None:
-        """Requests without a line: a LOSS entry each, and a record that lists them. Call each second."""
+    def look_for_missing(self, patience_s: float = PATIENCE_S) -> bool:
+        """Requests without a line: a LOSS entry each, and a record that lists them. Call each second.
+
+        True when there were some, and may be more.
+        """
         if self._access.behind():
-            return
-        missing = self._numbering.missing(self._monotonic(), MAX_MISSING)
-        if not missing:
-            return
-        shown = [[each.worker_pid, each.connection, each.first, each.last] for each in missing]
-        self._journal.tell([self._event("gateway.log_incomplete", missing=shown)])
-        for each in missing:
-            self._journal.enter(_loss(each))
+            return False
+        missing = self._numbering.missing(self._monotonic(), MAX_MISSING, patience_s)
+        if missing:
+            shown = [[each.worker_pid, each.connection, each.first, each.last] for each in missing]
+            owed = [memo.Owed(each.producer, each.first, each.last, LossReason.NO_LINE) for each in missing]
+            self._journal.tell([self._event("gateway.log_incomplete", missing=shown)], self._cursor(), owed)
+        return bool(missing)
+
+    def look_for_undecided(self, patience_s: float = UNDECIDED_S) -> bool:
+        """Requests that were let through without a decision, likewise."""
+        waiting, now = self._journal.undecided, self._monotonic()
+        late = [name for name, (_, since) in waiting.items() if now - since >= patience_s]
+        late = [*waiting][: max(0, len(waiting) - MAX_UNDECIDED)] + late
+        late = list(dict.fromkeys(late))[:MAX_MISSING]
+        if late:
+            owed = merged(waiting.pop(name)[0] for name in late)
+            self._journal.tell([self._event("guard.decisions_lost", requests=late)], owed=owed)
+        return bool(late)
+
+    def last_look(self) -> bool:
+        """At the end, with all read: what has not come by now does not come. True: commit, and look again.
+
+        A later line of a connection is written after the earlier ones, so a look that found nothing has seen
+        all that belongs before.
+        """
+        return self.look_for_missing(0.0) or self.look_for_undecided(0.0)
 
     def heartbeat(self) -> Heartbeat:
         """What there was since the last one. Call in the entry's place: `Journal.enter`."""
@@ -244,14 +295,14 @@ class GatewayLog:
             each.rotate(self._monotonic(), self._reopen)
             changed |= each.retire(self._monotonic())
         if changed:
-            self._journal.tell(self._losses(), self._cursor())
+            self._tell([])
 
     def put_away(self) -> None:
         """At the end, when the gateway has ended before us: nothing stays behind in clear."""
         if not self._access.behind() and not self._error.behind():
             for each in (self._access, self._error):
                 each.put_away()
-            self._journal.tell(self._losses(), self._cursor())
+            self._tell([])
 
     def sweep(self) -> None:
         """Delete what was retired. Call only when the cursor without those files is durable."""
@@ -263,5 +314,17 @@ class GatewayLog:
         self._error.close()
 
 
-def _loss(missing: Missing) -> Callable[[], Loss]:
-    return lambda: Loss(missing.producer, missing.first, missing.last, LossReason.NO_LINE)
+def merged(losses: Iterable[memo.Owed]) -> list[memo.Owed]:
+    """Those that continue each other are one."""
+    out: list[memo.Owed] = []
+    for each in sorted(losses):
+        last = out[-1] if out else None
+        if last is not None and (last.producer, last.last + 1, last.reason) == (
+            each.producer,
+            each.first,
+            each.reason,
+        ):
+            out[-1] = last._replace(last=each.last)
+        else:
+            out.append(each)
+    return out

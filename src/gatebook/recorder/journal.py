@@ -3,7 +3,8 @@
 Batches, log lines and entries wait in memory until `commit`, which appends them all, syncs once, and only then
 calls each batch's `done`. Nothing is ever acknowledged before its sync. A log line's outcome joins its decision
 by index, or, where the guard's answer was lost or did not wait, by the request's id, whichever of the two comes
-first. No clock, no socket, no log file in here.
+first. What is lost becomes a LOSS entry, owed from the very frame on that knows of it: a kill in between writes it
+later, and never twice. No clock, no socket, no log file in here.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from gatebook.errors import Damaged
-from gatebook.ledger.entry import Entry
+from gatebook.ledger.entry import Entry, Loss
 from gatebook.record import Decision, decode
 from gatebook.recorder import memo
-from gatebook.recorder.memo import Open
+from gatebook.recorder.memo import Open, Owed
 from gatebook.scrub import MASK
 from gatebook.wire import Item
 
@@ -40,12 +41,14 @@ class Ledger(Protocol):
 class Told(NamedTuple):
     """A record of the recorder's own, an outcome mostly; it closes `decision`.
 
-    An outcome of a request whose decision has not come gives its id, so that it is not opened any more.
+    An outcome of a request whose decision has not come gives its id, so that it is not opened any more; if it was
+    let through, `undecided` is the LOSS that there is unless its decision comes, and since when it is waited for.
     """
 
     record: bytes
     decision: int | None = None
     request_id: str = ""
+    undecided: tuple[Owed, float] | None = None
 
 
 class Journal:
@@ -53,6 +56,8 @@ class Journal:
         """`key` is for tags; `worker` says which process an id is."""
         self.open: dict[int, Open] = {}
         self.cursor: memo.Cursor | None = None
+        self.owed: list[Owed] = []
+        self.undecided: dict[str, tuple[Owed, float]] = {}  # let through, without a decision so far: by request id
         self.decisions = self.outcomes = 0  # since the last heartbeat
         self._tagger = hashlib.blake2b(digest_size=memo.TAG_BYTES, key=key)
         self._worker = worker
@@ -63,6 +68,7 @@ class Journal:
         self._told: list[Told] = []
         self._entries: list[Callable[[], Entry]] = []
         self._new_cursor: memo.Cursor | None = None
+        self._new_owed: list[Owed] = []
         self._cursor_is_synced = True
 
     def restore(self, memos: Sequence[tuple[int, bytes]]) -> None:
@@ -72,23 +78,29 @@ class Journal:
         except ValueError as error:
             why = f"the last segment's memos are not the recorder's: {error}"
             raise Damaged(f"{why}; bring the segment back from a copy") from error
-        self.open, self.cursor = restored.open, restored.cursor
+        self.open, self.cursor, self.owed = restored.open, restored.cursor, restored.owed
         self._by_tag = {opened.tag: index for index, opened in self.open.items()}
 
     def snapshot(self) -> bytes:
         """The memo that a new segment begins with."""
-        return memo.encode(memo.Snapshot(*memo.runs(self.open.items()), self.cursor))
+        return memo.encode(memo.Snapshot(*memo.runs(self.open.items()), self.cursor, self.owed))
 
     def add(self, items: list[Item], done: Done) -> None:
         """A batch that becomes durable as one unit; `done(first_index)` after its sync."""
         self._batches.append((items, done))
 
-    def tell(self, told: Iterable[Told], cursor: memo.Cursor | None = None) -> None:
-        """What was made of log lines, with the cursor behind them: both become durable together, or neither."""
+    def tell(self, told: Iterable[Told], cursor: memo.Cursor | None = None, owed: Sequence[Owed] = ()) -> None:
+        """What was made of log lines, with the cursor behind them, and what is owed from then on.
+
+        All of it becomes durable together, or nothing. Nothing is owed without a record that tells of it.
+        """
+        self._new_owed += owed
         for each in told:
             self._told.append(each)
             if each.decision is None and each.request_id:
                 self._early[self._tag(each.request_id)] = None
+                if each.undecided is not None:
+                    self.undecided[each.request_id] = each.undecided
         while len(self._early) > MAX_EARLY:
             self._early.popitem(last=False)
         self._new_cursor = cursor or self._new_cursor
@@ -119,7 +131,7 @@ class Journal:
 
     @property
     def waiting(self) -> bool:
-        return bool(self._batches or self._told or self._entries)
+        return bool(self._batches or self._told or self._entries or self.owed)
 
     @property
     def cursor_is_durable(self) -> bool:
@@ -138,6 +150,7 @@ class Journal:
                 finished.append((done, first))
                 first += len(items)
         self._append_told(told, ledger)
+        self._pay(ledger)
         for make in entries:
             # What was told is appended by now, so an idle log's cursor may go with any entry.
             change = memo.encode(memo.Change(cursor=self._new_cursor)) if self._new_cursor is not None else b""
@@ -155,6 +168,7 @@ class Journal:
             if not item.worker:
                 continue
             self.decisions += 1
+            self.undecided.pop(item.request_id, None)
             tag = self._tag(item.request_id)
             if tag in self._early:
                 del self._early[tag]
@@ -173,15 +187,25 @@ class Journal:
         if not told:
             return  # lines that made no record move the cursor with the next frame
         closed = [each.decision for each in told if each.decision is not None and each.decision in self.open]
-        change = memo.encode(memo.Change(closed=closed, cursor=self._new_cursor))
+        owed = [*self.owed, *self._new_owed] if self._new_owed else None
+        change = memo.encode(memo.Change(closed=closed, cursor=self._new_cursor, owed=owed))
         ledger.append([each.record for each in told], change)
         self._cursor_written()
+        if owed is not None:
+            self.owed, self._new_owed = owed, []
         for index in closed:
             opened = self.open.pop(index, None)
             self._records.pop(index, None)
             if opened is not None and self._by_tag.get(opened.tag) == index:
                 del self._by_tag[opened.tag]
         self.outcomes += sum(each.record.startswith(_OUTCOME) for each in told)
+
+    def _pay(self, ledger: Ledger) -> None:
+        """The LOSS entries that are owed, each in a frame that says what is owed besides."""
+        while self.owed:
+            loss, *rest = self.owed
+            ledger.append_entry(Loss(*loss), memo.encode(memo.Change(owed=rest)))
+            self.owed = rest
 
     def _cursor_written(self) -> None:
         if self._new_cursor is not None:

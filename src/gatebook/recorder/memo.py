@@ -18,27 +18,43 @@ TAG_BYTES: Final = 8
 
 Offsets = dict[int, int]  # sequence number of a log file -> bytes read of it
 
+Gap = tuple[
+    int, int, int, int, int
+]  # worker, connection, the number to come next; first and last that are missing
+
 
 class Cursor(msgspec.Struct, array_like=True):
     """Positions in the gateway's logs. `epoch` names the log folder's life: another one, other files.
 
-    `workers`: the highest number of a connection that has been read of, for each worker.
+    `workers`: the highest number of a connection that has been read of, for each worker. `gaps`: where
+    no line has come for some numbers yet.
     """
 
     epoch: str
     access: Offsets
     error: Offsets
     workers: dict[int, int] = {}
+    gaps: list[Gap] = []
+
+
+class Owed(NamedTuple):
+    """A LOSS entry that has to be written: its fields."""
+
+    producer: bytes
+    first: int
+    last: int
+    reason: int
 
 
 class Change(msgspec.Struct, array_like=True, tag="c"):
     """Goes with one frame. `opened`: [worker, position in the frame, count] runs, `tags` of all of them in order;
-    `closed`: indices."""
+    `closed`: indices. `owed`: all that is owed from here on; None: what was before."""
 
     opened: list[tuple[int, int, int]] = []
     tags: bytes = b""
     closed: list[int] = []
     cursor: Cursor | None = None
+    owed: list[Owed] | None = None
 
 
 class Snapshot(msgspec.Struct, array_like=True, tag="s"):
@@ -47,6 +63,7 @@ class Snapshot(msgspec.Struct, array_like=True, tag="s"):
     open: list[tuple[int, int, int]]
     tags: bytes
     cursor: Cursor | None = None
+    owed: list[Owed] = []
 
 
 class Open(NamedTuple):
@@ -88,10 +105,11 @@ def spread(runs: Iterable[tuple[int, int, int]], tags: bytes) -> Iterable[tuple[
 
 @dataclass
 class Restored:
-    """What memos add up to: open decisions by index, and where reading the logs goes on."""
+    """What memos add up to: open decisions by index, where reading the logs goes on, and what is owed."""
 
     open: dict[int, Open] = field(default_factory=dict)
     cursor: Cursor | None = None
+    owed: list[Owed] = field(default_factory=list)
 
 
 def restore(memos: Sequence[tuple[int, bytes]]) -> Restored:
@@ -100,7 +118,7 @@ def restore(memos: Sequence[tuple[int, bytes]]) -> Restored:
     for first, data in memos:
         memo = _decoder.decode(data)
         if isinstance(memo, Snapshot):
-            state = Restored(dict(spread(memo.open, memo.tags)), memo.cursor)
+            state = Restored(dict(spread(memo.open, memo.tags)), memo.cursor, memo.owed)
             continue
         for position, opened in spread(memo.opened, memo.tags):
             state.open[first + position] = opened
@@ -108,4 +126,6 @@ def restore(memos: Sequence[tuple[int, bytes]]) -> Restored:
             state.open.pop(index, None)
         if memo.cursor is not None:
             state.cursor = memo.cursor
+        if memo.owed is not None:
+            state.owed = memo.owed
     return state

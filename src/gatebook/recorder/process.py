@@ -306,6 +306,8 @@ class Recorder:
         while self._logs.tick():
             self._commit()
         self._logs.bury()
+        while self._logs.last_look():
+            self._commit()
         if self._gateway.pid() is None:
             self._logs.put_away()
         self._say("recorder.stop", open=len(self._journal.open))
@@ -340,6 +342,7 @@ class Recorder:
             self._logs.turn()
             self._logs.bury()
             self._logs.look_for_missing()
+            self._logs.look_for_undecided()
             self._commit()
 
     async def _heartbeats(self) -> None:

@@ -49,7 +49,10 @@ def epoch(folder: Path, born: str) -> str:
 
 
 class Log:
-    """One log: its active file and those rotated away. `torn` counts lines that never got their end."""
+    """One log: its active file and those rotated away. `torn` counts lines that never got their end.
+
+    `gone`: files that somebody removed or emptied while they were being read; what they held nobody knows.
+    """
 
     def __init__(self, folder: Path, name: str, offsets: Offsets) -> None:
         self.torn = 0
@@ -58,6 +61,7 @@ class Log:
         rotated = self._on_disk()
         beyond = max(offsets, default=0)
         self.active = max(beyond, max(rotated, default=0) + 1)
+        self.gone = sum(n < beyond and n not in rotated for n in offsets)
         for number in [n for n in rotated if n < beyond and n not in offsets]:
             # A durable cursor does not name it any more: it was sealed, and the crash came before its deletion.
             self._path(number).unlink()
@@ -104,7 +108,7 @@ class Log:
             if not data:
                 if os.fstat(file).st_size < self.offsets[number]:
                     self.offsets[number] = 0  # somebody has emptied it; nginx goes on at its beginning
-                    self.torn += 1
+                    self.gone += 1
                 continue
             end = data.rfind(b"\n") + 1
             if end == 0 and len(data) == MAX_READ_BYTES:

@@ -36,6 +36,15 @@ RECORD_BYTES = 36
 MAX_SILENCE_US = 180_000_000  # heartbeats come every 60 s
 CLOCK_TOLERANCE_US = 60_000_000
 _OWN_LOSSES = frozenset({LossReason.TORN, LossReason.NOT_WRITTEN})
+_LOSSES: dict[int, tuple[str, str]] = {
+    LossReason.NO_LINE: (
+        "the gateway's log has no line of them",
+        "requests have no outcome, and perhaps no record",
+    ),
+    LossReason.UNREADABLE: ("lines of the gateway's log could not be read", "requests may have no outcome"),
+    LossReason.NO_DECISION: ("let through, but not decided on in the log", "decisions are not in the log"),
+}
+_UNKNOWN_LOSS = ("missing, and why is not known to this version", "of its messages are not in the log")
 
 
 @dataclass
@@ -49,6 +58,7 @@ class History:
     closed_at: int | None = None
     keys: list[tuple[int, Key]] = field(default_factory=list)
     anchors: list[tuple[int, Anchor]] = field(default_factory=list)
+    _unreadable: int = 0  # lines that LOSS entries say so of, since the last heartbeat or start
     _sign_us: int | None = None  # the last sign of life since a start
     _previous: bytes | None = bytes(32)  # leaf hash of the last SEGMENT; None: it is not known
     _expected: int | None = 0  # the index behind what is stated
@@ -93,6 +103,7 @@ class History:
             case Boot():
                 self.boots.append((index, parsed))
                 self._sign_us = None
+                self._unreadable = 0
                 self.report.account.boot(parsed)
                 if not parsed.clean:
                     self.report.note(f"entry {index}: started again after a stop that was not clean")
@@ -100,8 +111,9 @@ class History:
                 self.alive(index, parsed.t_us, is_heartbeat=True)
                 self.report.account.heartbeats += 1
                 self.report.account.last_us = parsed.t_us
-                if parsed.lost:
-                    what = f"{parsed.lost} lines of the gateway's log could not be read"
+                lost, self._unreadable = parsed.lost - self._unreadable, 0
+                if lost > 0:
+                    what = f"{lost} lines of the gateway's log could not be read, and no LOSS says so"
                     self.report.found(1, "incomplete", f"entry {index}", what, "as many requests have no outcome")
             case Loss():
                 self._loss(index, parsed)
@@ -146,8 +158,11 @@ class History:
         if loss.reason in _OWN_LOSSES:
             self.report.note(f"entry {index}: LOSS of {count} entries that nobody had been told were written")
             return
-        what = f"LOSS: producer {loss.producer.hex()} misses {loss.first_seq} to {loss.last_seq}"
-        self.report.found(1, "incomplete", f"entry {index}", what, f"{count} of its messages are not in the log")
+        if loss.reason == LossReason.UNREADABLE:
+            self._unreadable += count
+        what, meaning = _LOSSES.get(loss.reason, _UNKNOWN_LOSS)
+        where = f"LOSS: producer {loss.producer.hex()}, {loss.first_seq} to {loss.last_seq}"
+        self.report.found(1, "incomplete", f"entry {index}", f"{where}: {what}", f"{count} {meaning}")
 
     def _clock_set(self, index: int, loss: Loss) -> None:
         """Until the clock was set time has passed as ever; what it has left out was no silence."""
