@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -282,6 +283,22 @@ def test_receipt_that_was_touched_is_found(
     report = check(forge, trusted, demanded=False)
     assert {(kind, place) for level, kind, place in found(report) if level == 3} == expected
     assert report.levels[0] == report.levels[1] == "passed"
+
+
+def test_pipe_in_a_files_place_is_not_waited_for(forge: Forge, trusted: list[x509.Certificate]) -> None:
+    """A copy is made by somebody who may not want it to be verified."""
+    places = [
+        anchors(forge) / "4.tsr",
+        forge.ledger / "log" / "tile" / "0" / "000.p" / "4",
+        forge.ledger / "segments" / "00000000000000ff-00000000.gbseg",
+        forge.lock,
+    ]
+    for place in places:
+        place.unlink(missing_ok=True)
+        os.mkfifo(place)
+    report = check(forge, trusted)
+    assert {finding.kind for finding in report.findings} == {"damaged", "incomplete"}
+    assert sum("no regular file" in finding.what for finding in report.findings) >= 3
 
 
 def test_receipts_are_compared_without_any_certificate(forge: Forge) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,18 +27,30 @@ class Missing(Damaged):
 
 def read_file(path: Path | str, max_bytes: int) -> bytes:
     """Raises Missing, or Damaged when the system does not give it or it is too long to be one of ours."""
+    return _read(path, max_bytes, whole=True)
+
+
+def read_beginning(path: Path | str, length: int) -> bytes:
+    """At most `length` bytes. Raises as `read_file` does."""
+    return _read(path, length, whole=False)
+
+
+def _read(path: Path | str, max_bytes: int, *, whole: bool) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Somebody else's copy may hold a pipe in a file's place, which would be waited for until the end of days.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise Missing("is missing") from None
     except OSError as error:
         raise Damaged(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
     try:
-        length = os.fstat(descriptor).st_size
-        if length > max_bytes:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise Damaged("is no regular file")
+        if whole and found.st_size > max_bytes:
             raise Damaged(f"is longer than {max_bytes} bytes")
         with open(descriptor, "rb", buffering=0, closefd=False) as stream:
-            return stream.read(length)
+            return stream.read(min(found.st_size, max_bytes))
     except OSError as error:
         raise Damaged(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
     finally:

@@ -19,7 +19,7 @@ from gatebook.errors import Damaged
 from gatebook.ledger import segment
 from gatebook.ledger.segment import Clear, Frame, FrameError, Header, Memo, Place, Sealed
 from gatebook.ledger.torn import torn_from
-from gatebook.ledger.verify.public import Missing, read_file
+from gatebook.ledger.verify.public import Missing, read_beginning, read_file
 from gatebook.ledger.verify.report import Report, entries
 
 MAX_SEGMENT_BYTES = 256 << 20
@@ -100,15 +100,12 @@ class Store:
 
     def _header(self, path: Path, *, is_last: bool) -> Header | None:
         try:
-            with path.open("rb") as stream:
-                head = stream.read(segment.HEADER_BYTES)
-            return segment.parse_header(head)
-        except (OSError, Damaged) as error:
+            return segment.parse_header(read_beginning(path, segment.HEADER_BYTES))
+        except Damaged as error:
             if is_last and not _claims_less(path, self._size):
                 self._report.note(f"segments/{path.name}: has just been begun")
                 return None
-            said = error if isinstance(error, Damaged) else (error.strerror or str(error)).lower()
-            self._unreadable(path, str(said))
+            self._unreadable(path, str(error))
             return None
 
     def _unreadable(self, path: Path, what: str) -> None:
