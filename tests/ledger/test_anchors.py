@@ -20,7 +20,7 @@ from gatebook.ledger.entry import Anchor
 from gatebook.ledger.note import Checkpoint, Cosigner, Signer, sign_note
 from gatebook.ledger.quorum import Trust, parse_trust
 from gatebook.ledger.timestamp import load_authorities
-from gatebook.ledger.verify import Outside, Report, verify
+from gatebook.ledger.verify import Outside, Private, Report, verify
 
 HOUR = 60 * MINUTE
 WITNESSES = [Cosigner(f"witness.example/{n}", bytes([n + 50]) * 32) for n in range(3)]
@@ -292,12 +292,16 @@ def test_pipe_in_a_files_place_is_not_waited_for(forge: Forge, trusted: list[x50
         forge.ledger / "log" / "tile" / "0" / "000.p" / "4",
         forge.ledger / "segments" / "00000000000000ff-00000000.gbseg",
         forge.lock,
+        forge.deks / f"{forge.header.dek_id.hex()}.dek",
     ]
     for place in places:
         place.unlink(missing_ok=True)
         os.mkfifo(place)
-    report = check(forge, trusted)
+    outside = Outside(authorities=trusted)
+    private = Private(forge.deks, forge.reader)
+    report = verify(forge.ledger, forge.verifier, lock=forge.lock, private=private, outside=outside)
     assert {finding.kind for finding in report.findings} == {"damaged", "incomplete"}
+    assert any(finding.place.startswith("deks/") for finding in report.findings)
     assert sum("no regular file" in finding.what for finding in report.findings) >= 3
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,8 +75,8 @@ class Deks:
     def get(self, dek_id: bytes) -> list[Wrapped] | None:
         """None: there is none (any more), so nobody can read that segment. Raises Damaged."""
         try:
-            with self._path(dek_id).open("rb") as stream:
-                data = stream.read(28 + ROW_BYTES * MAX_RECIPIENTS + 33)
+            with open(self._path(dek_id), "rb", opener=_without_waiting) as stream:
+                data = stream.read(28 + ROW_BYTES * MAX_RECIPIENTS + 33) or b""
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -97,3 +98,8 @@ class Deks:
             self._files.remove(self._path(dek_id))
         # A crash before here may bring the file back: an erasure is done when this has returned, and only then.
         self._files.sync_folder(self._folder)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Somebody else's copy may hold a pipe in a file's place."""
+    return os.open(path, flags | os.O_NONBLOCK)
