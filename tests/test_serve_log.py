@@ -92,6 +92,17 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 # -- what monitors ask for ----------------------------------------------------------------------------------
+def test_list_of_the_logs_keys_is_there_once_there_is_one(served: Served) -> None:
+    assert served.get("keys").status_code == 404
+    (served.log / "keys").write_text(f"{served.forge.signer.vkey}\n")
+    found = served.get("keys")
+    assert (found.status_code, found.text) == (200, f"{served.forge.signer.vkey}\n")
+    assert found.headers["Cache-Control"] == "no-cache"
+    (served.log / "keys").unlink()
+    (served.log / "keys").symlink_to(served.log.parent / "secret")
+    assert served.get("keys").status_code == 404
+
+
 def test_checkpoint_is_asked_about_anew_each_time(served: Served) -> None:
     first = served.get("checkpoint")
     assert first.status_code == 200

@@ -1,6 +1,6 @@
 """The public half of a ledger over HTTP, as C2SP's tlog-tiles has it, for monitors, witnesses and auditors.
 
-In: GET and HEAD of exactly spelt paths: `checkpoint`, tiles, bundles, time stamps; from anybody. Out: files of
+In: GET and HEAD of exactly spelt paths: `checkpoint`, `keys`, tiles, bundles, stamps; from anybody. Out: files of
 `ledger/log/`, with headers for caches. A partial file that has gone is cut from the full one, so a path always
 gives the same bytes; a tile is there only once a published checkpoint covers it, for until then a crash may
 change it. Never follows a link, never opens what no path of ours names, and writes nothing. Everything it gives

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -259,3 +261,34 @@ def test_too_many_readers_are_refused_like_a_broken_file(tmp_path: Path) -> None
         add_reader(tmp_path, f"r{number}")
     with pytest.raises(EnvironmentFault, match="65 readers"):
         Readers(tmp_path, lambda _event, _detail: None)()
+
+
+def test_rotations_that_are_killed_at_any_moment_leave_one_chain_of_keys(state: State) -> None:
+    """kill -9 while the order runs; whatever came of it, the next process goes on, and the first key leads."""
+    kept = keys.load_verifier(state.paths.keys)
+    done = 0
+    for delay_ms in (2, 6, 15):
+        recorder = state.start()
+        recorder.append(item(delay_ms, os.getpid()))
+
+        def rotate() -> None:
+            nonlocal done
+            with contextlib.suppress(GatebookError):
+                order(state.configuration, "keys.rotate", BY, patience_s=5)
+                done += 1
+
+        asking = threading.Thread(target=rotate)
+        asking.start()
+        threading.Event().wait(delay_ms / 1000)
+        recorder.kill()
+        asking.join()
+    recorder = state.start()
+    recorder.append(item(99, os.getpid()))
+    assert recorder.end() == 0
+    report = verify(state.paths.ledger, kept, lock=state.paths.lock)
+    assert [each for each in report.findings if each.kind != "incomplete"] == []
+    held = logkeys.load_log_keys(state.paths.keys)
+    listed = (state.paths.ledger / "log" / "keys").read_text().splitlines() if held.former else [kept.vkey]
+    assert listed[0] == kept.vkey
+    assert listed[-1] == held.signer.vkey == keys.load_verifier(state.paths.keys).vkey
+    assert len(listed) >= 1 + done, "a rotation that was told as done was undone"
