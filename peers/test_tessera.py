@@ -11,19 +11,20 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.served import serving
 from tests.strangers.log import VKEY, Log
 
 FSCK = Path(__file__).parents[1] / ".peers" / "bin" / "fsck"
 SIZES = (1, 256, 257, 513, 65_536, 70_000)
 
 
-def fsck(folder: Path, key: Path) -> str:
+def fsck(url: str, key: Path) -> str:
     command = [
         str(FSCK),
         "-N=4",
         "-ui=false",
         "-logtostderr",
-        f"-storage_url=file://{folder}/",
+        f"-storage_url={url}/",
         f"-public_key={key}",
     ]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -45,7 +46,7 @@ def key(tmp_path: Path) -> Path:
 def test_fsck_accepts_our_log_as_it_grows(log: Log, key: Path) -> None:
     for size in SIZES:
         log.grow(size)
-        assert f"Successfully fsck'd log with size {size} " in fsck(log.folder, key)
+        assert f"Successfully fsck'd log with size {size} " in fsck(f"file://{log.folder}", key)
 
 
 @pytest.mark.parametrize("name", ["tile/entries/100", "tile/0/100", "tile/1/000", "checkpoint"])
@@ -57,6 +58,13 @@ def test_fsck_refuses_one_changed_bit(log: Log, key: Path, tmp_path: Path, name:
     data = bytearray(path.read_bytes())
     data[30] ^= 4
     path.write_bytes(data)
-    said = fsck(mirror, key)
+    said = fsck(f"file://{mirror}", key)
     assert "Successfully" not in said
     assert "fsck failed" in said
+
+
+def test_fsck_reads_what_serve_log_serves(log: Log, key: Path) -> None:
+    size = max(SIZES)
+    log.grow(size)
+    with serving(log.folder) as port:
+        assert f"Successfully fsck'd log with size {size} " in fsck(f"http://127.0.0.1:{port}", key)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import httpx2
 import pytest
+from tests import served as server
 from tests.ledger.forge import Forge
 from tests.ledger.test_verify import large, small
 
@@ -51,21 +52,8 @@ class Served(NamedTuple):
 
 
 def serving(forge: Forge) -> Iterator[Served]:
-    """As the command serves, in a process of its own."""
-    program = (
-        "import sys; from pathlib import Path; from gatebook import serve_log\n"
-        "with serve_log.opened(Path(sys.argv[1])) as folder:\n"
-        "    listener = serve_log.bind('127.0.0.1', 0)\n"
-        "    print(listener.getsockname()[1], flush=True)\n"
-        "    serve_log.serve(folder, listener)\n"
-    )
-    command = [sys.executable, "-c", program, str(forge.ledger / "log")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield Served(forge, int(process.stdout.readline()))
-        finally:
-            process.terminate()
+    with server.serving(forge.ledger / "log") as port:
+        yield Served(forge, port)
 
 
 @pytest.fixture
