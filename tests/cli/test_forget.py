@@ -390,6 +390,30 @@ def test_report_is_on_record_without_the_name(acme: People) -> None:
     assert "alice" not in json.dumps(acme.records())
 
 
+def test_name_that_is_part_of_anothers_brings_nothing_of_theirs(acme: People) -> None:
+    """A report goes to the person: who is called `al` is not to be told what was done about `alice`."""
+    for subject in (ALICE, "al", "example"):
+        acme.access(len(subject), subject)
+    for words in (
+        f"{ALICE} asked",
+        "al asked, so did others",
+        "about al.",
+        "about (al)",
+        "for al-bert and al@b.example",
+    ):
+        act = record.Admin(time_us=1, action="hold.add", actor="os:0", detail={"reason": words})
+        submit(load(acme.config), [act])
+
+    def told(name: str) -> list[str]:
+        found = acme.subject("report", name, "--identity", "staff", "--json").json()
+        assert len(found["accesses"]) == 1
+        return [each["detail"]["reason"] for each in found["other_records"] if each["action"] == "hold.add"]
+
+    assert told("al") == ["al asked, so did others", "about al.", "about (al)"]
+    assert told("example") == []
+    assert told(ALICE) == [f"{ALICE} asked"]
+
+
 def test_report_finds_all_periods_and_those_who_were_named_in_clear(acme: People) -> None:
     made = acme.access(1)
     vault = Vault(acme.paths.vault, acme.keys.names, period_s=90 * DAY_S, now_s=lambda: 100 * DAY_S)

@@ -261,9 +261,11 @@ def test_bytes_that_were_moved_about_before_are_gone_too(tmp_path: Path) -> None
     path = tmp_path / "vault.sqlite"
     opened = Vault(path, KEY)
     names = [f"subject:partners:{number}" for number in range(3000)]
-    for name in names:
+    for number, name in enumerate(names):
         opened.pseudonym(name)
-        opened.sync()
+        if number % 20 == 0:
+            opened.sync()
+    opened.sync()
     gone = []
     for start in (0, 1000, 2900):
         rows = [row for name in names[start : start + 50] for row in opened.rows(lookup(name))]
@@ -272,6 +274,30 @@ def test_bytes_that_were_moved_about_before_are_gone_too(tmp_path: Path) -> None
         assert remains(path, gone) == []
     assert len(gone) == 150
     assert len(remains(path, opened.rows(lookup(names[999])))) == 2
+    opened.close()
+
+
+def test_bytes_that_somebody_has_left_in_a_free_page_are_gone_too(tmp_path: Path) -> None:
+    """As another program leaves them that deletes without overwriting: then the file is written anew."""
+    path = tmp_path / "vault.sqlite"
+    opened = Vault(path, KEY)
+    opened.pseudonym(ALICE)
+    opened.pseudonym(BOB)
+    opened.sync()
+    (row,) = opened.rows(lookup(ALICE))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA secure_delete = OFF")
+    other.execute("CREATE TABLE copy (key BLOB)")
+    other.execute("INSERT INTO copy VALUES (?)", (row.key,))
+    other.execute("DELETE FROM copy")
+    other.close()
+    assert remains(path, [row._replace(lookup=row.key)])
+    statements: list[str] = []
+    opened._db.set_trace_callback(statements.append)
+    opened.destroy([row.pseudonym])
+    assert "VACUUM" in statements
+    assert remains(path, [row]) == []
+    assert len(opened.rows(lookup(BOB))) == 1
     opened.close()
 
 

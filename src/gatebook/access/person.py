@@ -8,6 +8,7 @@ acts and alerts count when they mention a pseudonym or the name. Never passes ov
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -69,15 +70,13 @@ class Collected:
 def collect(source: Source, person: Person, seen: Callable[[int], None]) -> Collected:
     """`seen(index)` hears how far it is."""
     collected = Collected()
-    needles = [each.encode() for each in person.pseudonyms]
-    if person.name is not None:
-        needles.append(json.dumps(person.name, ensure_ascii=False)[1:-1].encode("utf-8", "surrogateescape"))
+    mentioned = _mentioned(person)
     joiner = Joiner(source.origin, source.record)
     open_decisions: set[int] = set()
     for index, data in source.forwards(0):
         collected.looked_at += 1
         seen(index)
-        mentions = any(needle in data for needle in needles)
+        mentions = mentioned is not None and mentioned.search(data) is not None
         made = read(index, data)
         if isinstance(made, Strange):
             collected.unreadable += 1
@@ -93,6 +92,17 @@ def collect(source: Source, person: Person, seen: Callable[[int], None]) -> Coll
     _take(list(joiner.rest()), person, collected)
     collected.accesses.sort(key=lambda each: each.index)
     return collected
+
+
+def _mentioned(person: Person) -> re.Pattern[bytes] | None:
+    """Finds a pseudonym or the name in a record's bytes, but no other name that only holds it."""
+    names = [each.encode() for each in person.pseudonyms]
+    if person.name is not None:
+        names.append(json.dumps(person.name, ensure_ascii=False)[1:-1].encode("utf-8", "surrogateescape"))
+    if not names:
+        return None
+    part_of_a_name = rb"[\w@.\x80-\xff-]"
+    return re.compile(rb"(?<!%s)(?:%s)(?![\w@\x80-\xff-])" % (part_of_a_name, b"|".join(map(re.escape, names))))
 
 
 def _take(found: list[Any], person: Person, collected: Collected) -> None:

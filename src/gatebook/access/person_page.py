@@ -93,6 +93,8 @@ def to_html(report: Report) -> str:
     parts = [
         "<!doctype html>",
         f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        # Nothing is fetched and nothing runs, whatever a client may have got into this page.
+        """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">""",
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{_CSS}</style></head><body><h1>{title}</h1>",
         *(f"<p>{html.escape(text)}</p>" for text in _words(report) if text),
