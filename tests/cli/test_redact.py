@@ -206,3 +206,25 @@ def test_order_that_makes_no_sense_is_refused(acme: Log, changed: dict[str, Any]
     with pytest.raises(Exception, match="nothing was erased"):
         order(acme.loaded, "redact", asked | changed)
     assert len(acme.paths_in_log()) == 3
+
+
+def test_evidence_tells_what_was_erased_from_what_is_missing(acme: Log, tmp_path: Path) -> None:
+    acme.fill()
+    assert acme.redact(request_id(1)).code == 0
+    out = tmp_path / "evidence.zip"
+    ran = acme._run("bundle", "-o", str(out), "-c", str(acme.config))
+    assert ran.code == 0, ran.err
+    verified = acme._run("verify", str(out), "--key", str(acme.paths.keys / "log.pub"))
+    assert "records were erased on purpose" in verified.out + verified.err
+    assert "without their content" not in verified.out
+    assert SECRET.encode() not in out.read_bytes()
+
+
+def test_erased_record_cannot_be_proven_and_a_proof_from_before_still_holds(acme: Log, tmp_path: Path) -> None:
+    first, _ = acme.fill()
+    proof, later = tmp_path / "x.tlog-proof", tmp_path / "y.tlog-proof"
+    config = ("-c", str(acme.config))
+    assert acme._run("prove", f"acme/node-1/{first}", "-o", str(proof), *config).code == 0
+    assert acme.redact(str(first)).code == 0
+    assert acme._run("prove", f"acme/node-1/{first}", "-o", str(later), *config).code != 0
+    assert acme._run("verify", str(proof), "--key", str(acme.paths.keys / "log.pub")).code == 0
