@@ -271,6 +271,22 @@ def test_record_that_was_erased_is_told_from_one_that_is_missing(run: Run, tmp_p
     assert ran.code == 0
 
 
+def test_redacted_record_is_gone_and_accounted_for(run: Run, tmp_path: Path) -> None:
+    place = Place(tmp_path / "acme")
+    place.two_hours()
+    export(run, place, tmp_path / "before.zip", *HOUR)
+    ran = run("redact", request_id(41), "--reason", "secret", "-c", str(place.config))
+    assert ran.code == 0, ran.err + ran.out
+    told = export(run, place, tmp_path / "after.zip", *HOUR)
+    assert told["records"] == 118
+    held = members(tmp_path / "after.zip")
+    assert request_id(41).encode() not in held["records.jsonl"]
+    found = run("verify", str(tmp_path / "after.zip"), "-c", str(place.config), "--json").json()
+    assert found["erased"] == 2
+    assert [each for each in found["findings"] if "without their content" in each["what"]] == []
+    assert b"2 that were erased on purpose" in held["report.html"] or b"Erased on purpose" in held["report.html"]
+
+
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}'
 
 

@@ -27,7 +27,7 @@ def verify_proof(path: Path, verifier: Verifier, *, as_json: bool, trusted: Trus
     report = Report(checkpoint=proven.checkpoint)
     signed = proven.checkpoint
     roots = {signed.size: signed.root}
-    vouched = vouch(trusted, verifier, [Noted(str(path), note)], [], roots.get, report)
+    vouched = vouch(trusted, [verifier], [Noted(str(path), note)], [], roots.get, report)
     report.rests_on += grounds(vouched, proven.index + 1, verifier)
     if proven.unknown and trusted.policy is None:
         names = ", ".join(f"{line.name} (key {line.key_id.hex()})" for line in proven.unknown)

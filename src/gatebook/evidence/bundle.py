@@ -28,7 +28,8 @@ from gatebook.evidence.manifest import Manifest
 from gatebook.evidence.pin import Pinned, pin
 from gatebook.evidence.report import readme, render
 from gatebook.evidence.tree import bundle_name, right_edge, tile_name, tiles_of
-from gatebook.ledger.entry import Anchor, Erase, Segment, parse
+from gatebook.ledger.chain import KEYS_FILE, MAX_KEYS_BYTES, encode_keys, long_id, parse_keys
+from gatebook.ledger.entry import Anchor, Erase, Key, Segment, parse
 from gatebook.ledger.note import Verifier
 from gatebook.ledger.read import Reader
 from gatebook.ledger.tree import TILE_WIDTH
@@ -75,7 +76,8 @@ def write(out: IO[bytes], reader: Reader, paths: Paths, verifier: Verifier, aske
     anchors = _anchors(reader, paths.ledger / "log" / "anchors", found)
     edges = [index for index in (before, after) if index is not None]
     sizes = {int(name.partition(".")[0]) for name in anchors}
-    tiles, bundles = _places(found, [*selected.indices, *edges, *erasures], sizes, size)
+    handovers, keys = _keys(reader, paths.ledger / "log", verifier.name, size)
+    tiles, bundles = _places(found, [*selected.indices, *edges, *erasures, *handovers], sizes, size)
     if len(tiles) + len(bundles) > MAX_MEMBERS - 1000:
         raise UsageError(f"{found.end - found.first} entries are too many for one bundle; export them in parts")
     claims = Manifest(
@@ -103,7 +105,7 @@ def write(out: IO[bytes], reader: Reader, paths: Paths, verifier: Verifier, aske
         if data is not None:
             archive.add(f"configurations/{digest}.json", data)
     archive.add("log.pub", verifier.vkey.encode() + b"\n")
-    _add_public(archive, public, pinned, anchors, tiles, bundles, tell)
+    _add_public(archive, public, pinned, anchors, keys, tiles, bundles, tell)
     _add_records(archive, reader, selected, size, tell)
     examined = examine(archive, claims, pinned.checkpoint, lambda done, total: tell("checking", done, total))
     final = finish(archive, claims, examined)
@@ -149,38 +151,41 @@ def _begun_us(reader: Reader, until_us: int) -> int:
 def _anchors(reader: Reader, folder: Path, found: Interval) -> dict[str, bytes]:
     """What vouches for the log from outside, and entries of the range name: names below log/anchors/ -> bytes."""
     anchors: dict[str, bytes] = {}
-    for piece in reader.pieces(found.first, found.end):
-        if piece.sealed_us is not None:
+    for _, entry in reader.others(found.first, found.end):
+        named = _parsed(entry)
+        if not (isinstance(named, Anchor) and named.size >= found.first and named.kind in VOUCHING):
             continue
-        for index, entry in enumerate(piece.entries, piece.first_index):
-            named = _parsed(entry)
-            inside = found.first <= index < found.end
-            if not (isinstance(named, Anchor) and inside and named.size >= found.first and named.kind in VOUCHING):
-                continue
-            try:
-                held = {
-                    f"{named.size}.{each}": read_file(folder / f"{named.size}.{each}", MAX_RECEIPT_BYTES)
-                    for each in VOUCHING[named.kind]
-                }
-            except LedgerError:
-                continue  # `gatebook verify` says that it is missing
-            if hashlib.sha256(list(held.values())[-1]).digest() == named.receipt_sha256:
-                anchors |= held
+        names = [f"{named.size}.{ending}" for ending in VOUCHING[named.kind]]
+        try:
+            held = {name: read_file(folder / name, MAX_RECEIPT_BYTES) for name in names}
+        except LedgerError:
+            continue  # `gatebook verify` says that it is missing
+        if hashlib.sha256(held[names[-1]]).digest() == named.receipt_sha256:
+            anchors |= held
     return anchors
 
 
 def _erasures(reader: Reader, found: Interval, size: int) -> list[int]:
     """Entries that may say why records of the range cannot be read."""
-    told: list[int] = []
-    for piece in reader.pieces(found.first, size):
-        if piece.sealed_us is not None:
-            continue
-        for index, entry in enumerate(piece.entries, piece.first_index):
-            parsed = _parsed(entry)
-            stated = isinstance(parsed, Segment) and parsed.first_index < found.end
-            if index < size and (stated or isinstance(parsed, Erase)):
-                told.append(index)
+    told = []
+    for index, entry in reader.others(found.first, size):
+        parsed = _parsed(entry)
+        if isinstance(parsed, Erase) or (isinstance(parsed, Segment) and parsed.first_index < found.end):
+            told.append(index)
     return told
+
+
+def _keys(reader: Reader, log: Path, name: str, size: int) -> tuple[list[int], bytes]:
+    """The KEY entries of the tree, and the public keys that they are about, as `log/keys` has them."""
+    try:
+        listed = parse_keys(read_file(log / KEYS_FILE, MAX_KEYS_BYTES), name)
+    except LedgerError:
+        return [], b""
+    if len(listed) < 2:
+        return [], b""
+    entries = {index: _parsed(entry) for index, entry in reader.others(0, size) if entry[:4] == b"GB\x01\x06"}
+    ids = {each for entry in entries.values() if isinstance(entry, Key) for each in (entry.old_id, entry.new_id)}
+    return list(entries), encode_keys(key.vkey for key in listed if long_id(key) in ids)
 
 
 def _parsed(entry: bytes) -> object:
@@ -211,6 +216,7 @@ def _add_public(
     public: Public,
     pinned: Pinned,
     anchors: dict[str, bytes],
+    keys: bytes,
     tiles: list[tuple[int, int]],
     bundles: list[int],
     tell: Progress,
@@ -221,6 +227,8 @@ def _add_public(
     for name, data in sorted(anchors.items()):
         archive.add(f"log/anchors/{name}", data)
     archive.add("log/checkpoint", pinned.note)
+    if keys:
+        archive.add(f"log/{KEYS_FILE}", keys)
     total = len(tiles) + len(bundles)
     for done, (level, number) in enumerate(tiles):
         archive.add(tile_name(level, number, size), public.tile(level, number), packed=False)

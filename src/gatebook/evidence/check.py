@@ -8,6 +8,7 @@ compared. Without a key the one in the bundle is used, and that is said. Never u
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,16 +24,17 @@ from gatebook.evidence.examine import Examined, Progress, examine
 from gatebook.evidence.manifest import Manifest
 from gatebook.evidence.outside import Noted, RootAt, Stamped, Trusted, Vouched, grounds, vouch
 from gatebook.evidence.report import readme, render
+from gatebook.evidence.signer import signer
 from gatebook.evidence.tree import SignedTree
+from gatebook.ledger.lock import open_signed
 from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, SignatureLine, Verifier
-from gatebook.ledger.proof import open_checkpoint
 from gatebook.ledger.verify.report import Kind, Report, entries
 
 MAX_TEXT_BYTES = 8 << 20
 MAX_STAMP_BYTES = 64 << 10
 NOBODY: Final = Trusted()
 _NAMES = re.compile(
-    r"README\.txt|configurations/[0-9a-f]{64}\.json|log\.pub|log/checkpoint|log/anchors/[0-9]{1,19}\.(checkpoint|cosigned|tsr)"
+    r"README\.txt|configurations/[0-9a-f]{64}\.json|log\.pub|log/checkpoint|log/keys|log/anchors/[0-9]{1,19}\.(checkpoint|cosigned|tsr)"
     r"|log/tile/([0-7]|entries)/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?|records\.jsonl|report\.html|manifest\.json"
 )
 
@@ -62,10 +64,11 @@ def check(path: Path, verifier: Verifier | None, progress: Progress, trusted: Tr
         key = verifier or own_key
         try:
             note = members.read("log/checkpoint", MAX_NOTE_BYTES)
-            checkpoint, _, unknown = open_checkpoint(note, key)
+            signed = signer(members, note, key)
         except LedgerError as error:
             said = str(error).removeprefix("log/checkpoint: ")
             raise type(error)(f"log/checkpoint: {said}; nothing in the bundle is proven") from None
+        checkpoint, keys = signed.checkpoint, signed.keys
         claims = manifest.parse(members.read(manifest.NAME, manifest.MAX_BYTES))
         if (claims.origin, claims.size, claims.root) != (
             checkpoint.origin,
@@ -77,14 +80,14 @@ def check(path: Path, verifier: Verifier | None, progress: Progress, trusted: Tr
         examined = examine(members, plain, checkpoint, progress)
         _check_texts(members, plain, examined)
         _check_claims(members, claims, examined)
-        if verifier is not None and own_key != verifier:
+        if own_key not in keys:
             what = f"is {own_key.name} (key {own_key.key_id.hex()}), not the key that was given"
             examined.report.found(0, "tampered", "log.pub", what, "who goes by it checks another log")
-        notes, stamps = _check_anchors(members, checkpoint, key, examined.report)
+        notes, stamps = _check_anchors(members, checkpoint, keys, examined.report)
         notes.insert(0, Noted("log/checkpoint", note))
-        vouched = vouch(trusted, key, notes, stamps, _roots(members, checkpoint), examined.report)
-    checked = Checked(claims, examined, verifier is None, unknown, vouched)
-    examined.report.rests_on += _grounds(checked, key)
+        vouched = vouch(trusted, keys, notes, stamps, _roots(members, checkpoint), examined.report)
+    checked = Checked(claims, examined, verifier is None, signed.unknown, vouched)
+    examined.report.rests_on += [*signed.said, *_grounds(checked, keys[0])]
     return checked
 
 
@@ -133,7 +136,7 @@ def _check_claims(members: Members, claims: Manifest, examined: Examined) -> Non
 
 
 def _check_anchors(
-    members: Members, checkpoint: Checkpoint, key: Verifier, report: Report
+    members: Members, checkpoint: Checkpoint, keys: Sequence[Verifier], report: Report
 ) -> tuple[list[Noted], list[Stamped]]:
     """Those checkpoints that are of this very log. Who vouches for them is not judged here."""
     tree = SignedTree(members, checkpoint)
@@ -146,7 +149,7 @@ def _check_anchors(
                 members.read(name, MAX_STAMP_BYTES)
                 continue
             note = members.read(name, MAX_NOTE_BYTES)
-            found = open_checkpoint(note, key)[0]
+            found = open_signed(note, *keys).checkpoint
             of_this = found.size == int(stem.rpartition("/")[2]) and found.size <= checkpoint.size
             if not of_this or tree.root_at(found.size) != found.root:
                 raise Tampered("is of another tree than this log's")

@@ -22,7 +22,7 @@ from gatebook.evidence.archive import Members
 from gatebook.evidence.manifest import NAME as MANIFEST
 from gatebook.evidence.manifest import Manifest
 from gatebook.evidence.tally import Tally
-from gatebook.evidence.tree import SignedTree, bundle_name
+from gatebook.evidence.tree import SignedTree, blocks_in, bundle_name
 from gatebook.ledger.entry import Erase, Heartbeat, Loss, Segment, parse
 from gatebook.ledger.note import Checkpoint, decode64
 from gatebook.ledger.proof import MAX_RECORD_BYTES, SALT_BYTES, record_entry
@@ -38,7 +38,6 @@ MAX_CONFIGURATION_BYTES: Final = 16 << 20
 
 _LINE = re.compile(rb'\{"index":(0|[1-9][0-9]{0,18}),"salt":"([A-Za-z0-9+/=]{44})","record":(.+)\}\n', re.S)
 _CONFIGURATION = re.compile(r"configurations/([0-9a-f]{64})\.json")
-_BUNDLE = re.compile(r"log/tile/entries/(?:x[0-9]{3}/)*[0-9]{3}(?:\.p/[0-9]{1,3})?")
 
 Progress = Callable[[int, int], None]
 
@@ -166,19 +165,12 @@ class _Examination:
 
     def _blocks(self) -> Iterator[int]:
         """Blocks of the range, whether they are there or not, and the others that are there, in order."""
-        names = {name for name in self._members.names() if _BUNDLE.fullmatch(name)}
-        others = set()
-        for name in names:
-            number = _block_number(name)
-            if number * TILE_WIDTH < self._tree.size and bundle_name(number, self._tree.size) == name:
-                others.add(number)
-            else:
-                self._report.found(0, "damaged", name, "is no part of this tree", "it proves nothing")
+        others = blocks_in(self._members, self._tree.size)
         first, end = self._claims.first // TILE_WIDTH, -(-self._claims.end // TILE_WIDTH)
         wanted = range(first, end if self._claims.end > self._claims.first else first)
-        yield from (number for number in sorted(others) if number < wanted.start)
+        yield from (number for number in others if number < wanted.start)
         yield from wanted
-        yield from (number for number in sorted(others) if number >= max(wanted.stop, wanted.start))
+        yield from (number for number in others if number >= max(wanted.stop, wanted.start))
 
     def _entries(self, number: int, low: int, high: int) -> list[bytes]:
         try:
@@ -326,11 +318,6 @@ class _Examination:
         lacking = sum(digest not in self._made.configurations for digest in named)
         if lacking:
             self._report.note(f"{lacking} configurations that decisions name are not in the bundle")
-
-
-def _block_number(name: str) -> int:
-    groups = name.removeprefix("log/tile/entries/").partition(".p/")[0].split("/")
-    return int("".join(group.removeprefix("x") for group in groups))
 
 
 def _lines(stream: IO[bytes]) -> Iterator[Line]:

@@ -61,25 +61,25 @@ class Vouched(NamedTuple):
 
 def vouch(
     trusted: Trusted,
-    key: Verifier,
+    keys: Sequence[Verifier],
     notes: Sequence[Noted],
     stamps: Sequence[Stamped],
     root_at: RootAt,
     report: Report,
 ) -> Vouched:
-    """Raises EnvironmentFault for a policy or a kept checkpoint that is of other logs."""
-    found = [_witnesses(trusted.policy, key, notes, report), _authorities(trusted.authorities, stamps, report)]
-    found += [_kept(each, key, root_at, report) for each in trusted.kept]
+    """`keys`: the log's. Raises EnvironmentFault for a policy or a kept checkpoint that is of other logs."""
+    found = [_witnesses(trusted.policy, keys, notes, report), _authorities(trusted.authorities, stamps, report)]
+    found += [_kept(each, keys, root_at, report) for each in trusted.kept]
     return Vouched(max(each.size for each in found), [text for each in found for text in each.said])
 
 
-def _witnesses(policy: Trust | None, key: Verifier, notes: Sequence[Noted], report: Report) -> Vouched:
+def _witnesses(policy: Trust | None, keys: Sequence[Verifier], notes: Sequence[Noted], report: Report) -> Vouched:
     if policy is None:
         return Vouched(0, [])
     report.tried(LEVEL)
-    if policy.logs and all(log.verifier != key for log in policy.logs):
-        raise EnvironmentFault(f"the policy does not list this log's key {key.name} ({key.key_id.hex()})")
-    policy = dataclasses.replace(policy, logs=(Log(key, None),))
+    if policy.logs and all(log.verifier not in keys for log in policy.logs):
+        raise EnvironmentFault(f"the policy does not list this log's key {keys[0].name} ({keys[0].key_id.hex()})")
+    policy = dataclasses.replace(policy, logs=tuple(Log(key, None) for key in keys))
     quorums: list[Quorum] = []
     for place, note in notes:
         try:
@@ -129,8 +129,8 @@ def _authorities(trusted: Sequence[x509.Certificate] | None, stamps: Sequence[St
     return Vouched(max(size for size, _ in good), said)
 
 
-def _kept(kept: Kept, key: Verifier, root_at: RootAt, report: Report) -> Vouched:
-    kept.check([key])
+def _kept(kept: Kept, keys: Sequence[Verifier], root_at: RootAt, report: Report) -> Vouched:
+    kept.check(keys)
     report.tried(LEVEL)
     size = kept.checkpoint.size
     root = root_at(size)

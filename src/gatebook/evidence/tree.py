@@ -29,6 +29,7 @@ from gatebook.ledger.verify.public import fold, peak_roots
 
 MAX_BUNDLE_BYTES: Final = TILE_WIDTH * 512  # no entry of format 1 is half as long
 _KEPT = 64
+_ENTRIES = "log/tile/entries/"
 
 
 def tiles_of(index: int, size: int) -> Iterator[tuple[int, int]]:
@@ -52,6 +53,20 @@ def tile_name(level: int, number: int, size: int) -> str:
 
 def bundle_name(number: int, size: int) -> str:
     return f"log/{bundle_path(number, tile_width(0, number, size))}"
+
+
+def blocks_in(members: Members, size: int) -> list[int]:
+    """The blocks of entries in a bundle of a tree of that size, in order. Raises Damaged for any other."""
+    found = []
+    for name in members.names():
+        if not name.startswith(_ENTRIES):
+            continue
+        digits = name.removeprefix(_ENTRIES).partition(".p/")[0].replace("x", "").replace("/", "")
+        number = int(digits) if digits.isdigit() and len(digits) < 19 else -1
+        if not 0 <= number * TILE_WIDTH < size or bundle_name(number, size) != name:
+            raise Damaged(f"{name}: is no part of this tree")
+        found.append(number)
+    return sorted(found)
 
 
 class SignedTree:

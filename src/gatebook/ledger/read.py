@@ -310,6 +310,22 @@ class Reader:
                 if start < at + span.n and at < min(end, self._end(number)):
                     yield self._piece(found, span)
 
+    def others(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """(index, entry) of the entries that are no records, from `start` on, below `end`; without any key."""
+        first = max(bisect_right(self._starts, start) - 1, 0)
+        for number in range(first, len(self._paths)):
+            if self._starts[number] >= end:
+                return
+            try:
+                found = self._segment(self._paths[number])
+                for span in found.spans:
+                    at = span.place.first_index
+                    if not span.sealed and start < at + span.n and at < min(end, self._end(number)):
+                        inside = enumerate(found.frame(span).entries, at)
+                        yield from ((index, entry) for index, entry in inside if start <= index < end)
+            except (Damaged, OSError) as error:
+                self._gap(self._starts[number], self._end(number) - self._starts[number], str(error))
+
     def _end(self, number: int) -> int:
         return self._starts[number + 1] if number + 1 < len(self._starts) else self.size
 
