@@ -462,7 +462,9 @@ def test_one_dead_witness_takes_nothing_from_the_others(rig: Callable[[str], Rig
             made.grow()
             await made.round()
             assert made.quorum().met
-            assert {name: bool(made.row(name).error) for name in "abc"} == {"a": False, "b": True, "c": True}
+            errors = {name: made.row(name).error for name in "abcde"}
+            assert [bool(errors[name]) for name in "abcde"] == [False, True, True, False, True]
+            assert "its URL is neither https" in errors["e"]
 
     run(work())
 
@@ -544,6 +546,9 @@ def test_recorder_asks_by_itself_and_puts_it_on_record(tmp_path: Path, ours: Our
     try:
         run(work())
         state.verified()
+        last = open_note((state.paths.ledger / "log/checkpoint").read_bytes(), [own])
+        kept = trust.judge((state.paths.ledger / "log/cosigned").read_bytes(), own).checkpoint
+        assert parse_checkpoint(last.text).size == kept.size + 1, "all but the entry that states the last segment"
         (receipt,) = (state.paths.ledger / "log/anchors").iterdir()
         assert len(check_note(receipt.read_bytes(), [own, ours.cosigner.verifier]).signatures) == 2
         ((_, detail),) = [found for found in state.events() if found[0] == "witness.silent"]

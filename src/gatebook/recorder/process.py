@@ -187,7 +187,7 @@ class Recorder:
         self._witnesses = Witnesses(
             paths,
             self._writer,
-            Tell(self._tell_event, self._tell_alert, self._tell_anchor),
+            Tell(self._tell_event, self._tell_alert, self._anchor),
             now_s=lambda: clock() / 1e6,
         )
         self._witnesses.configure(configuration.witnesses)
@@ -242,10 +242,6 @@ class Recorder:
         self._journal.tell([Told(record.encode(made))])
         self._commit()
 
-    def _tell_anchor(self, anchor: Anchor) -> None:
-        self._journal.enter(lambda: anchor)
-        self._commit()
-
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -296,6 +292,8 @@ class Recorder:
         if self._error is None:
             await self._watched(self._stamping.at_close)
             self._commit()
+        if self._error is None:
+            await self._watched(self._vouch_at_close)
         self._logs.close()
         self._vault.close()
         self._once.close()
@@ -375,6 +373,13 @@ class Recorder:
         if plan is not None:
             await asyncio.get_running_loop().run_in_executor(None, plan.write)
         return self._writer.promise
+
+    async def _vouch_at_close(self) -> None:
+        """What was recorded since the last round is cosigned too, if it can be at once."""
+        plan = self._writer.plan_checkpoint() if self._configuration.witnesses is not None else None
+        if plan is not None:
+            await asyncio.get_running_loop().run_in_executor(None, plan.write)
+        await self._witnesses.at_close()
 
     def _anchor(self, entry: Anchor) -> None:
         self._journal.enter(lambda: entry)

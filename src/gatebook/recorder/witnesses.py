@@ -39,6 +39,7 @@ _REWRITTEN: Final = "the log was put back to an older state, or its key has sign
 SILENT_AFTER: Final = 3  # failures in a row
 MAX_BACKOFF_S: Final = 300.0
 IDLE_S: Final = 1.0
+AT_CLOSE_S: Final = 2.0
 
 log = structlog.get_logger("recorder")
 
@@ -111,6 +112,16 @@ class Witnesses:
         finally:
             await self.close()
 
+    async def at_close(self) -> None:
+        """Show the last checkpoint to whoever is due; a stop should not take long. Raises LedgerError."""
+        if self._settings is None:
+            return
+        brief = self._settings.model_copy(update={"timeout": min(self._settings.timeout, AT_CLOSE_S)})
+        try:
+            await self.round(brief)
+        finally:
+            await self.close()
+
     async def close(self) -> None:
         """Let go of all connections."""
         self._old_clients += self._clients.values()
@@ -150,7 +161,9 @@ class Witnesses:
                 keys = {witness.verifier.vkey for witness in trust.witnesses}
                 self._known.witnesses = [seen for seen in self._known.witnesses if seen.key in keys]
                 for witness in trust.witnesses:
-                    self._known.of(witness.name, witness.verifier.vkey)
+                    seen = self._known.of(witness.name, witness.verifier.vkey)
+                    if witness.url is not None and (wrong := url_problem(witness.url)):
+                        seen.error = f"it is not asked: its URL {wrong}"
                 self._trust, self._policy, self._enough_shown = trust, data, None
             self._known.error = ""
         except (OSError, ConfigError) as error:
@@ -180,12 +193,15 @@ class Witnesses:
             try:
                 client = self._client(witness.url or "", settings)
                 _, proof = await asyncio.to_thread(consistency_from_tiles, self._log, old, checkpoint)
+                request = Request(old, tuple(proof), promise.note)
+                answer = await ask(
+                    client, witness.url or "", witness.verifier, request, settings.timeout, self._now_s()
+                )
             except (EnvironmentFault, Damaged, Tampered) as error:
-                return old, Failed(f"is not asked: {error}")
-            request = Request(old, tuple(proof), promise.note)
-            answer = await ask(
-                client, witness.url or "", witness.verifier, request, settings.timeout, self._now_s()
-            )
+                return old, Failed(f"it is not asked: {error}")
+            except Exception as error:
+                log.exception("error of our own while asking a witness", witness=witness.name)
+                return old, Failed(f"it is not asked: an error of our own ({type(error).__name__})")
             match answer:
                 case Conflict(int(size)) if not corrected and size != old and size <= checkpoint.size:
                     old = size
