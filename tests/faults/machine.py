@@ -3,7 +3,7 @@
 `Machine` is one life of the real `Recorder` in a state folder: socket, service, journal, vault, memory of what was
 used once, gateway's logs, checkpoints, heartbeats. Its loop moves the clock to the next timer when nothing is left
 to do, so a minute takes milliseconds and every run is the same. `Told` is what clients may rely on afterwards.
-The two SQLite files lie beside the disk that fails: what they held before each step is remembered with it.
+Keys and the two SQLite files lie beside the disk that fails: what they were before each step is remembered too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from gatebook.recorder.process import Recorder
 
 T0_US = 1_700_000_000_000_000
 SELF = os.getpid()  # stands for a gateway's worker: a process that lives
-_STORES = ("vault.sqlite", "vault.sqlite-wal", "once.sqlite", "once.sqlite-wal")
+_BESIDE = ("vault.sqlite", "vault.sqlite-wal", "once.sqlite", "once.sqlite-wal", "keys/*")
 
 
 class _Impatient(selectors.DefaultSelector):
@@ -156,6 +156,10 @@ class Client:
         if await self._obeyed("forget", {"lookup": lookup, "provider": None, "reason": "asked", "actor": "os:0"}):
             told.forgotten[name] = known
 
+    async def rotate(self) -> None:
+        """The log gets another signing key; the old one signs along for a while."""
+        await self._obeyed("keys.rotate", {"actor": "os:0", "reason": "a year is over"})
+
     async def _obeyed(self, verb: str, parameters: dict[str, Any]) -> bool:
         return isinstance(await self.ask(wire.Order(verb, msgspec.json.encode(parameters))), wire.Obeyed)
 
@@ -181,14 +185,14 @@ class Machine:
         self.now_us = now_us  # when the loop's clock was at its beginning
         self.set_by_us = 0  # somebody has set the clock by so much
         self.promises: list[tuple[int, Told]] = []  # after so many steps clients had been told this
-        self.stores: list[tuple[int, dict[str, bytes]]] = []  # and the SQLite files held this
+        self.beside: list[tuple[int, dict[str, bytes]]] = []  # and these were the files beside it
         self.stands: wire.Stands | None = None
         for private in (paths.runtime, paths.logs):
             make_private(private)
         self.gateway = Gateway(paths.logs, SELF)
         self._loop: Loop | None = None
         self._clients: list[Client] = []
-        self._seen: list[tuple[int, int]] = []
+        self._seen: list[tuple[str, int, int]] = []
         disk.before = self._look
 
     @classmethod
@@ -213,11 +217,12 @@ class Machine:
         at = len(self.disk.steps)
         if self.told != (self.promises[-1][1] if self.promises else Told()):
             self.promises.append((at, copy.deepcopy(self.told)))
-        paths = [self.paths.state / name for name in _STORES]
-        seen = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
+        state = self.paths.state
+        paths = [path for pattern in _BESIDE for path in sorted(state.glob(pattern))]
+        seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
         if seen != self._seen:
             self._seen = seen
-            self.stores.append((at, {path.name: path.read_bytes() for path in paths if path.exists()}))
+            self.beside.append((at, {str(path.relative_to(state)): path.read_bytes() for path in paths}))
 
     def told_at(self, step: int) -> Told:
         """What had been told when so many steps were done."""
@@ -228,10 +233,10 @@ class Machine:
         before = self.paths.state.parent / "before"
         after_crash(left, self.disk.steps[:step], policy, before=before, seed=seed)
         shutil.rmtree(left / "keys")
-        shutil.copytree(before / "keys", left / "keys")  # nobody writes there, and modes matter
-        held: dict[str, bytes] = next((files for at, files in reversed(self.stores) if at < step), {})
-        for name, data in held.items():
+        (left / "keys").mkdir(mode=0o700)
+        for name, data in next(files for at, files in reversed(self.beside) if at < max(step, 1)).items():
             (left / name).write_bytes(data)
+            (left / name).chmod(0o600)
 
     # -- lives ----------------------------------------------------------------------------------------------
     def clock(self) -> int:

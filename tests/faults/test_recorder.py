@@ -20,10 +20,11 @@ import pytest
 from tests.faults.audit import audit, verified
 from tests.faults.breaking import Fault, ways
 from tests.faults.machine import Machine, Story
+from tests.ledger.caller import VERIFIER
 from tests.ledger.disk import POLICIES, Policy
 
 from gatebook.errors import LedgerFull
-from gatebook.ledger import growing, publish
+from gatebook.ledger import growing, keys, publish
 from gatebook.recorder import process
 
 ALL = os.environ.get("GATEBOOK_FAULTS") == "all"
@@ -79,6 +80,19 @@ async def erasing(machine: Machine) -> None:
     await one.close()
 
 
+async def rotating(machine: Machine) -> None:
+    """The log's key changes, twice."""
+    one = await machine.client()
+    await one.decide(1, 2)
+    await one.rotate()
+    await one.decide(3)
+    await machine.passes(1.2)
+    await one.rotate()
+    await machine.passes(10)
+    await one.decide(4)
+    await one.close()
+
+
 async def short(machine: Machine) -> None:
     one = await machine.client()
     await one.decide(10, 11)
@@ -108,6 +122,13 @@ def test_story_has_enough_of_everything(memory: Path) -> None:
     assert report.records > 570, "nearly all have outcomes"
 
 
+def test_rotating_rotates(memory: Path) -> None:
+    machine, error = told(memory / "run", Fault(0), rotating)
+    assert error is None
+    assert keys.load_verifier(machine.paths.keys) != VERIFIER
+    verified(machine.paths)
+
+
 def test_erasing_erases(memory: Path) -> None:
     machine, error = told(memory / "run", Fault(0), erasing)
     assert error is None
@@ -117,13 +138,13 @@ def test_erasing_erases(memory: Path) -> None:
     verified(machine.paths)
 
 
-@pytest.mark.parametrize("story", [busy, erasing])
+@pytest.mark.parametrize("story", [busy, erasing, rotating])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_power_that_fails_after_any_step_takes_nothing_that_was_told(
     memory: Path, policy: Policy, story: Story
 ) -> None:
     machine, _ = told(memory / "run", Fault(0), story)
-    every = 1 if ALL else 29
+    every = 1 if ALL else 37
     for upto in range(1 + POLICIES.index(policy) * every // len(POLICIES), len(machine.disk.steps) + 1, every):
         steps = machine.disk.steps[:upto]
         left = memory / f"left-{upto}"
@@ -140,12 +161,12 @@ def tried(operations: list[str], code: int, forever: bool) -> Iterator[Fault]:
     """All faults, or a sample in which every operation has its turn in some way."""
     for at, name in enumerate(operations, 1):
         known = ways(name)
-        for way in known if ALL else known[at // 7 % len(known) :][:1]:
-            if ALL or at % 7 == (code + forever) % 7:
+        for way in known if ALL else known[at // 13 % len(known) :][:1]:
+            if ALL or at % 13 == (code + forever) % 13:
                 yield Fault(at, way, code, forever)
 
 
-@pytest.mark.parametrize("story", [busy, erasing])
+@pytest.mark.parametrize("story", [busy, erasing, rotating])
 @pytest.mark.parametrize(("code", "forever"), [(errno.EIO, False), (errno.ENOSPC, True), (errno.ENOSPC, False)])
 def test_operation_that_fails_in_any_way_ends_the_recorder_and_takes_nothing_that_was_told(
     memory: Path, code: int, forever: bool, story: Story
