@@ -267,7 +267,7 @@ def reply_is_a_pit(forge: Forge) -> None:
         (remove_reply, {("damaged", "log/anchors/4.tsr")}),
         (change_reply, {("tampered", "log/anchors/4.tsr")}),
         (remove_checkpoint, {("damaged", "log/anchors/4.checkpoint")}),
-        (change_checkpoint, {("tampered", "log/anchors/4.checkpoint")}),
+        (change_checkpoint, {("tampered", "log/anchors/4.tsr")}),
         (name_another_size, {("tampered", "log/anchors/5.checkpoint")}),
         (another_stamp, {("tampered", "log/anchors/4.tsr")}),
         (reply_is_a_pit, {("damaged", "log/anchors/4.tsr"), ("damaged", "log/anchors/4.checkpoint")}),
@@ -416,8 +416,38 @@ def test_policy_with_another_key_of_this_log_believes_that_one_alone(forge: Forg
     cosign(forge, 0, 1, 2)
     logs = f"log {Signer.generate(ORIGIN, b'o' * 32).vkey}\n"
     report = check(forge, policy=policy(logs=logs))
-    assert (3, "tampered", "log/cosigned") in found(report)
+    assert found(report) == [(3, "incomplete", "log")]
+    assert any("log/cosigned is not signed by a key of this log that counts" in text for text in report.notes)
     assert not says(report, "cosigned by")
+
+
+def test_receipts_from_before_a_key_handed_over_are_no_tampering_where_the_old_key_is_not_known(
+    forge: Forge, stamper: Stamper, trusted: list[x509.Certificate]
+) -> None:
+    """The auditor was given the new key alone, and the copy has no list of keys: the stamps prove the same."""
+    old = Signer.generate(ORIGIN, b"o" * 32)
+    note = (anchors(forge) / "4.checkpoint").read_bytes()
+    text = note.decode().partition("\n\n")[0] + "\n"
+    again = sign_note(text, old)
+    (anchors(forge) / "4.checkpoint").write_bytes(again)
+    reply = stamper.reply(query(again))
+    (anchors(forge) / "4.tsr").write_bytes(reply)
+    cosigned = again + "".join(str(w.cosign(text, 1_700_000_000)) for w in WITNESSES).encode()
+    (anchors(forge) / "4.cosigned").write_bytes(cosigned)
+    forge.clear([Anchor(1, 4, hashlib.sha256(reply).digest()), Anchor(2, 4, hashlib.sha256(cosigned).digest())])
+    forge.publish()
+    report = check(forge, trusted, policy(), demanded=False)
+    assert [place for _, _, place in found(report)] == ["log/anchors/4.tsr"]  # which the first ANCHOR still names
+    assert says(report, "entries 0 to 3 were there at")
+    assert not says(report, "cosigned by")
+
+
+def test_stamped_junk_is_no_other_history(forge: Forge, stamper: Stamper, trusted: list[x509.Certificate]) -> None:
+    """Anybody can have anything stamped; a fork is what this log's key has signed."""
+    junk = sign_note(Checkpoint(ORIGIN, 3, bytes(32)).text(), Signer.generate(ORIGIN, b"o" * 32))
+    (anchors(forge) / "3.checkpoint").write_bytes(junk)
+    (anchors(forge) / "3.tsr").write_bytes(stamper.reply(query(junk)))
+    assert found(check(forge, trusted)) == [(3, "damaged", "log/anchors/3.checkpoint")]
 
 
 def test_policy_that_asks_for_nobody_gives_no_comfort(forge: Forge) -> None:

@@ -20,11 +20,11 @@ from typing import Final, NamedTuple
 
 from cryptography import x509
 
-from gatebook.errors import Damaged, Tampered
+from gatebook.errors import Damaged, LedgerError
 from gatebook.ledger import timestamp
 from gatebook.ledger.entry import Anchor
 from gatebook.ledger.lock import open_signed
-from gatebook.ledger.note import MAX_NOTE_BYTES, Verifier
+from gatebook.ledger.note import MAX_NOTE_BYTES, Verifier, parse_checkpoint, parse_note
 from gatebook.ledger.verify.public import Missing, read_file
 from gatebook.ledger.verify.report import Kind, Report, entries
 
@@ -148,11 +148,10 @@ class Anchors:
         name = f"{size}.checkpoint"
         try:
             note = self.read(name)
-            checkpoint = open_signed(note, *against.known).checkpoint
+            checkpoint = parse_checkpoint(parse_note(note).text)
             reply = self.read(f"{size}.tsr")
-        except (Damaged, Tampered) as error:
-            kind: Kind = "tampered" if isinstance(error, Tampered) else "damaged"
-            self._found(kind, name, str(error), "what was stamped cannot be told")
+        except Damaged as error:
+            self._found("damaged", name, str(error), "what was stamped cannot be told")
             return None
         stamp = timestamp.check(reply, note, authorities)
         if checkpoint.size > against.size:
@@ -164,12 +163,24 @@ class Anchors:
         root = against.root_at(checkpoint.size)
         if root is None:
             self._found("damaged", name, "the tiles that lead to its root are missing", "it was not compared")
-            return None
-        if checkpoint.size != size or root != checkpoint.root:
+        elif (checkpoint.origin, checkpoint.size) != (against.known[0].name, size):
+            what = f"is of {checkpoint.origin} with {checkpoint.size} entries"
+            self._found("tampered", name, what, "the stamp is not of what its name says")
+        elif root != checkpoint.root:
+            self._other_history(name, note, stamp, against)
+        elif self._agrees(size, stamp, against.clock_at(size)):
+            return stamp  # whoever signed it: the authority vouches that somebody knew this root then
+        return None
+
+    def _other_history(self, name: str, note: bytes, stamp: timestamp.Stamp, against: Against) -> None:
+        what = "has another root for as many entries than this log"
+        try:
+            open_signed(note, *against.known)
+        except LedgerError:
+            self._found("damaged", name, f"{what}, and is not signed by it", "what was stamped cannot be told")
+        else:
             meaning = f"two histories have been signed; the other one was there at {moment(stamp.time_us)}"
-            self._found("tampered", name, f"has another root for {checkpoint.size} entries than this log", meaning)
-            return None
-        return stamp if self._agrees(size, stamp, against.clock_at(size)) else None
+            self._found("tampered", name, what, meaning)
 
     def _agrees(self, size: int, stamp: timestamp.Stamp, clock_us: int | None) -> bool:
         if clock_us is None or abs(stamp.time_us - clock_us) <= MAX_DRIFT_US:

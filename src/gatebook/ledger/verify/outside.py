@@ -55,7 +55,9 @@ class Kept(NamedTuple):
             signed = True
         if not signed:
             by = ", ".join(f"{line.name} (key {line.key_id.hex()})" for line in self.note.lines)
-            raise EnvironmentFault(f"{self.path}: not signed by this log's key, but by {by}")
+            raise EnvironmentFault(
+                f"{self.path}: not signed by this log's key, but by {by}; if that came before, copy log/keys too"
+            )
 
 
 def read_kept(path: Path, origin: str) -> Kept:
@@ -172,6 +174,12 @@ class Level3:
 
     def _quorum(self, place: str, note: bytes, policy: Trust, against: Against) -> Quorum | None:
         try:
+            signed = {(line.name, line.key_id) for line in parse_note(note).lines}
+            if signed.isdisjoint((log.verifier.name, log.verifier.key_id) for log in policy.logs):
+                self._report.note(
+                    f"{place} is not signed by a key of this log that counts here, and does not count"
+                )
+                return None
             quorum = policy.judge(note)
         except (Damaged, Tampered) as error:
             kind: Kind = "tampered" if isinstance(error, Tampered) else "damaged"
