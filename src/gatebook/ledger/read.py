@@ -196,7 +196,9 @@ class Reader:
             self._gap(first, end - first, str(error))
             return None
         if found.end_index < end:
-            self._gap(found.end_index, end - found.end_index, f"{path.name}: {found.trouble or 'ends too early'}")
+            # A segment that retention has destroyed leaves the same hole as one that was lost.
+            why = found.trouble or "is followed by none that holds them: erased, or lost"
+            self._gap(found.end_index, end - found.end_index, f"{path.name}: {why}")
         spans = [
             s for s in found.spans if s.sealed and start < s.place.first_index + s.n and s.place.first_index < end
         ]
