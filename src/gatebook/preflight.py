@@ -184,6 +184,19 @@ def _retention(configuration: Configuration) -> Findings:
         yield _Finding(("retention", "records"), said, "365d or more, unless you know better", fatal=False)
 
 
+def _sealed(configuration: Configuration) -> Findings:
+    """What is sealed is there to be opened, by somebody who is named; and what is not sealed needs nobody."""
+    audit = configuration.audit
+    seals = "seal" in (audit.subject, audit.address)
+    if seals and not audit.unseal:
+        said = "names and addresses are sealed, and `gatebook unseal` opens them for nobody"
+        yield _Finding(("audit",), said, "audit.unseal: names of OS users", fatal=False)
+    elif audit.unseal and not seals:
+        yield _Finding(
+            ("audit", "unseal"), "nothing is sealed from here on", "subject or address: seal", fatal=False
+        )
+
+
 def _witnesses(configuration: Configuration) -> Findings:
     """The policy of witnesses: whole, and with somebody in it who can be asked."""
     if configuration.witnesses is None:
@@ -371,6 +384,7 @@ _CHECKS: tuple[Callable[[Configuration], Findings], ...] = (
     _tls,
     _authorities,
     _retention,
+    _sealed,
     _witnesses,
     _secrets,
     _clients,

@@ -477,3 +477,20 @@ def test_records_that_are_kept_for_less_than_a_year_are_a_warning(made: Deployme
 def test_records_that_are_kept_for_less_than_a_day_are_refused(made: Deployment) -> None:
     made.config.write_text(made.config.read_text() + "\nretention: {records: 23h}\n")
     assert "retention.records" in made.check().err
+
+
+@pytest.mark.parametrize(
+    ("audit", "said"),
+    [
+        ("{address: seal}", "opens them for nobody"),
+        ("{unseal: [auditor]}", "nothing is sealed"),
+        ("{subject: seal, unseal: [auditor]}", None),
+        ("{subject: keep}", None),
+    ],
+)
+def test_sealing_for_nobody_is_a_warning(made: Deployment, audit: str, said: str | None) -> None:
+    text = re.sub(r"(?m)^audit:.*$(\n^ .*$)*", "", made.config.read_text())
+    made.config.write_text(f"{text}\naudit: {audit}\n")
+    found = [each for each in made.warnings() if "seal" in each]
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]

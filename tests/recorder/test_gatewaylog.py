@@ -143,6 +143,22 @@ def test_configuration_says_what_is_kept_of_whom_nobody_decided_on(placed: Calla
     assert second.client is None
 
 
+def test_address_that_is_to_be_sealed_is_cut_where_no_decision_can_seal_it(placed: Callable[..., Place]) -> None:
+    """And costs no row of the vault: a flood of what nginx refuses would fill it for nothing."""
+    asked: list[str] = []
+
+    def pseudonym(name: str) -> bytes:
+        asked.append(name)
+        return b"p" * 16
+
+    place = placed(configuration=configured(audit={"address": "seal", "subject": "seal"}), pseudonym=pseudonym)
+    place.gateway.line(1)
+    place.desk.read()
+    (found,) = place.book.outcomes()
+    assert found.client == record.ClientPart(address="192.0.2.0/24")
+    assert asked == []
+
+
 # -- lines that are none ----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "data",

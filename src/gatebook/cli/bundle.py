@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gatebook import record
-from gatebook.cli.grant import whoever
+from gatebook.cli.actor import whoever
 from gatebook.cli.log import filter_of
 from gatebook.cli.opened import ReaderKey, log_verifier, open_log, tell_gaps
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json

@@ -15,7 +15,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from gatebook import readers
-from gatebook.cli.grant import whoever
+from gatebook.cli.actor import whoever
 from gatebook.cli.opened import ReaderKey
 from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
 from gatebook.cli.reader_key import load_reader, passphrase, transit

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from gatebook import record
 from gatebook.access.filter import parse_time
-from gatebook.cli.grant import whoever
+from gatebook.cli.actor import whoever
 from gatebook.cli.opened import ReaderKey, open_log
 from gatebook.cli.option import DEFAULT_CONFIG, RUN, ConfigPath, Json
 from gatebook.cli.report import harmless, note, paint, say, say_json
