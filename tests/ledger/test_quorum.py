@@ -215,3 +215,10 @@ def test_any_bytes_are_a_policy_or_problems_with_places(data: bytes) -> None:
 def test_note_that_is_no_checkpoint_is_damaged() -> None:
     with pytest.raises(Damaged):
         trust(EXAMPLE).judge(sign_note("hello\n", LOG))
+
+
+def test_log_cannot_be_its_own_witness() -> None:
+    own = Cosigner(LOG.name, bytes(31) + b"\1")
+    assert own.public == LOG.public
+    found = problems(f"log {LOG.vkey}\nwitness a {own.vkey}\nquorum a\n")
+    assert found[0].startswith("policy:2:11: the same key as that of example.com/log")
