@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tests.access.ledger import T0, decision, encoded, outcome, refused, request_id, unknown
 
 from gatebook import record
@@ -209,3 +210,36 @@ def test_ten_thousand_accesses_leave_nothing_behind_in_memory() -> None:
     held = [value for value in vars(pairing).values() if isinstance(value, dict)]
     assert len(held) == 6
     assert sum(map(len, held)) == 0
+
+
+# -- erasures ---------------------------------------------------------------------------------------------------
+
+
+def order_of(action: str, actor: str = "os:7") -> bytes:
+    return record.encode(record.Admin(time_us=1, action=action, actor=actor))
+
+
+@pytest.mark.parametrize(("kind", "action"), [(1, "erase.subject"), (2, "erase.record"), (3, "erase.segment")])
+def test_erasure_on_an_order_of_its_kind_is_told_with_whose_it_was(kind: int, action: str) -> None:
+    pairing = Pairing()
+    assert pairing.erasure(9, kind, order_of(action)) is None
+    assert any(f"({action}) are on the order of os:7" in text for text in pairing.summary())
+
+
+@pytest.mark.parametrize(
+    "order", [order_of("key.create"), order_of("erase.subject"), b"no record", encoded([decision(1)])[0]]
+)
+def test_erasure_on_the_word_of_something_else_is_incomplete(order: bytes) -> None:
+    remark = Pairing().erasure(9, 2, order)
+    assert remark is not None
+    assert "orders no such erasure" in remark.what
+
+
+def test_outcome_that_was_erased_is_not_missed_and_no_other_is_excused_by_it() -> None:
+    pairing = Pairing()
+    for number in (1, 2):
+        pairing.record(number, encoded([decision(number)])[0])
+    pairing.removed(3)
+    assert pairing.entry(4, Heartbeat(0, 2, 1, 1, 1, 0)) == []
+    (missing,) = pairing.entry(5, Heartbeat(0, 0, 0, 0, 0, 0))
+    assert "1 more have no outcome" in missing.what

@@ -14,7 +14,7 @@ import typer
 from gatebook.access.find import by_index, by_request_id
 from gatebook.access.found import Access
 from gatebook.cli.reader_key import load_reader
-from gatebook.cli.report import note, warn
+from gatebook.cli.report import harmless, note, warn
 from gatebook.config.load import state_dir
 from gatebook.errors import EnvironmentFault, GatebookError
 from gatebook.ledger import keys
@@ -56,7 +56,7 @@ def tell_gaps(reader: Reader, told: int = 0) -> int:
         last = gap.first_index + gap.n - 1
         which = f"entry {gap.first_index}" if gap.n == 1 else f"entries {gap.first_index} to {last}"
         if gap.erased:
-            note(f"{which}: {gap.why}")
+            note(harmless(f"{which}: {gap.why}"))
         else:
             warn(f"{which} could not be read: {gap.why}; `gatebook verify` says more")
     return len(reader.gaps)
