@@ -83,6 +83,17 @@ def test_two_exports_of_a_range_are_the_same_bytes_however_the_log_has_grown(run
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
 
 
+def test_range_without_a_beginning_begins_with_the_log(run: Run, tmp_path: Path) -> None:
+    """Its first records may have been made before it was there to take them."""
+    place = Place(tmp_path / "acme")
+    act = record.Admin(time_us=T0, action="key.create", actor="os:0")
+    place.write(lambda writer: writer.append([record.encode(act), record.encode(decision(1))]))
+    told = export(run, place, tmp_path / "e.zip")
+    assert (told["first"], told["records"]) == (0, 2)
+    found = run("verify", str(tmp_path / "e.zip"), "-c", str(place.config), "--json").json()
+    assert any("begins with the log's first entry" in text for text in found["rests_on"])
+
+
 def test_ranges_that_follow_each_other_leave_nothing_out(run: Run, place: Place, tmp_path: Path) -> None:
     ends = [
         (told["first"], told["end"])

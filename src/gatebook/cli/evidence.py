@@ -168,7 +168,7 @@ def say_record(told: dict[str, Any]) -> None:
 
 def _line(name: str, value: str) -> None:
     said = harmless(value).replace("\n", "\\n")
-    say(f"{harmless(name):<16}{said}")
+    say(f"{harmless(name):<15} {said}")
 
 
 def text_of(value: Any) -> str:

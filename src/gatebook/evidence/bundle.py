@@ -61,8 +61,10 @@ class Made(NamedTuple):
 
 def write(out: IO[bytes], reader: Reader, paths: Paths, verifier: Verifier, asked: Asked, tell: Progress) -> Made:
     """Into `out`, which can be read and sought in. Raises EnvironmentFault, UsageError or a LedgerError."""
-    since_us = asked.since_us if asked.since_us is not None else _begun_us(reader, asked.until_us)
+    since_us = asked.since_us if asked.since_us is not None else interval.begun_us(reader, asked.until_us)
     found = interval.find(reader, since_us, asked.until_us)
+    if asked.since_us is None:
+        found = found._replace(first=0)
     pinned, selected = _chosen(reader, paths, verifier, found, asked, found.end, tell)
     erasures: list[int] = []
     if selected.unread:
@@ -142,10 +144,6 @@ def completed(members: Members, claims: Manifest, examined: Examined) -> Manifes
         withheld=examined.withheld,
         members={name: members.sha256(name) for name in sorted(names)},
     )
-
-
-def _begun_us(reader: Reader, until_us: int) -> int:
-    return min((created for _, created in reader.begun()[:1]), default=until_us)
 
 
 def _anchors(reader: Reader, folder: Path, found: Interval) -> dict[str, bytes]:

@@ -97,6 +97,12 @@ def _within(reader: Reader, start: int, end: int, since_us: int, until_us: int) 
     return found, others
 
 
+def begun_us(reader: Reader, until_us: int) -> int:
+    """When the log began: its first segment, or what has the first time in it, which may have been made before."""
+    first = next((at for piece in reader.pieces(0, reader.size) for _, at in times(piece)), until_us)
+    return min([until_us, first, *(created for _, created in reader.begun()[:1])])
+
+
 def times(piece: Piece) -> Iterator[tuple[int, int]]:
     """(index, time) of each entry in it that has one."""
     if piece.sealed_us is None:
