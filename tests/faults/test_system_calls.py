@@ -22,7 +22,7 @@ from tests.recorder.place import item, request_id
 
 from gatebook import record
 from gatebook.access.pairing import Pairing
-from gatebook.errors import LedgerBusy, LedgerFull, RecorderUnavailable
+from gatebook.errors import Damaged, EnvironmentFault, LedgerBusy, LedgerFull, RecorderUnavailable
 from gatebook.ledger import keys
 from gatebook.ledger.verify import Outside, Private, verify
 from gatebook.ledger.verify.outside import read_kept
@@ -160,6 +160,21 @@ def test_kernel_that_refuses_a_call_ends_the_recorder_and_takes_nothing_that_was
         codes.append(tried.live(tried.strace(f"error={error}:when={call.number}", call.name)))
         assert codes[-1] in (0, 1, LedgerFull.exit_code), tried.state.started[-1].said()
     assert codes.count(LedgerFull.exit_code) >= len(codes) / 2
+    tried.judge()
+
+
+def test_file_that_cannot_be_read_is_refused_or_not_needed_and_changes_nothing(tried: Tried) -> None:
+    assert [tried.live(), tried.live()] == [0, 0]
+    state = tried.state.paths.state
+    known = {path: path.read_bytes() for path in sorted(state.rglob("*")) if path.is_file()}
+    last = [path for path in known if path.suffix == ".gbseg"][-1]
+    for path in known if ALL else (tried.state.paths.lock, last):
+        wrapper = ["strace", "-D", "-f", "-qq", "-o", str(state.parent / "trace"), "-P", str(path)]
+        code = tried.live([*wrapper, "-e", "trace=openat", "-e", "inject=openat:error=EIO"])
+        assert code in (0, EnvironmentFault.exit_code, Damaged.exit_code, LedgerFull.exit_code), path
+    for path, data in known.items():
+        if "segments" in path.parts:
+            assert path.read_bytes() == data
     tried.judge()
 
 
