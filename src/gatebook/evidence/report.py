@@ -77,6 +77,7 @@ def render(members: Members, claims: Manifest, examined: Examined) -> str:
         bars=_bars(tally),
         scale=_top(tally),
         width=_duration(tally.width_s),
+        people=sum(bool(who) for _, who in tally.callers),
         routes=_rows({(name,): each for name, each in tally.routes.items()}),
         callers=_rows(tally.callers),
         reasons=_counted({(name, _title(name)): n for name, n in tally.reasons.items()}),
@@ -172,7 +173,7 @@ def _counted(counts: dict[Any, int]) -> list[tuple[tuple[str, ...], int, float]]
 def _event(found: Event) -> tuple[str, str, str, str]:
     """Time, what, who, details."""
     made = found.record
-    told = ", ".join(f"{key}: {value}" for key, value in made.detail.items())
+    told = ", ".join(f"{key}: {_said(value)}" for key, value in made.detail.items())
     match made:
         case record.Admin():
             what, who = made.action, made.actor
@@ -183,6 +184,12 @@ def _event(found: Event) -> tuple[str, str, str, str]:
         case _:
             what, who = made.event, "gatebook"
     return iso(made.time_us), what, who, record.cut(told, 400)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def _loss(index: int, loss: Any) -> tuple[int, int, str]:
