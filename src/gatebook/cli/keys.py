@@ -291,6 +291,8 @@ def take_away(
     else:
         path = _exported(found, out, passphrase_file)
     readers.take_away(acting, path, lambda copy: load_reader(copy, acting.paths.keys, passphrase_file))
+    if acting.configuration.sinks:
+        warn(f"sinks read with that key, and pause now: {', '.join(sorted(acting.configuration.sinks))}")
     if as_json:
         say_json({"file": str(path), "id": found.id.hex()[:16]})
         return
