@@ -309,3 +309,22 @@ def test_copy_that_still_has_a_destroyed_segment_cannot_read_it(shop: Shop, tmp_
     shutil.copytree(shop.paths.deks, copy / "deks")
     assert len(list((copy / "ledger" / "segments").iterdir())) > len(shop.segments) + 1
     assert min(records(copy)) >= shop.segments[0]
+
+
+def test_reader_tells_what_was_erased_between_held_segments_from_what_was_lost(shop: Shop) -> None:
+    """So that who follows the log goes on behind the one, and stops before the other."""
+    first = shop.segments
+    shop.hold(until_us=T0 - DAY // 2)
+    shop.hold(since_us=T0 - DAY, until_us=T0 + 1)
+    shop.work()
+    shop.caller.checkpoint()
+    assert [each for each in first if each not in shop.segments] == [first[2]]
+    reader = Reader(shop.paths.ledger, "acme/node-1", shop.paths.deks, READER)
+    found = [index for index, _ in reader.forwards()]
+    assert [(gap.first_index, gap.n, gap.erased) for gap in reader.gaps] == [(first[2], first[3] - first[2], True)]
+    assert first[3] + 5 in found
+    lost = next(path for path in (shop.paths.ledger / "segments").iterdir() if int(path.name[:16], 16) == first[4])
+    lost.unlink()
+    reader = Reader(shop.paths.ledger, "acme/node-1", shop.paths.deks, READER)
+    assert len(list(reader.forwards())) < len(found)
+    assert [(gap.first_index, gap.erased) for gap in reader.gaps] == [(first[2], True), (first[4], False)]

@@ -19,6 +19,7 @@ from gatebook.errors import Damaged, LedgerError
 from gatebook.ledger import keys, segment
 from gatebook.ledger.deks import Deks
 from gatebook.ledger.explicit import Opened, Removed
+from gatebook.ledger.holes import Holes
 
 MAX_SEGMENT_BYTES = 256 << 20
 _KEPT_SEGMENTS = 4
@@ -34,7 +35,7 @@ class Span(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Entries that could not be read, and why. `erased`: a record that was removed on purpose."""
+    """Entries that could not be read, and why. `erased`: they were removed on purpose."""
 
     first_index: int
     n: int
@@ -122,6 +123,7 @@ class Reader:
         self.origin = origin
         self.gaps: list[Gap] = []
         self._folder = ledger / "segments"
+        self._holes = Holes(ledger / "log")
         self._deks = Deks(deks)
         self._key = key
         self._paths: list[Path] = []
@@ -196,9 +198,7 @@ class Reader:
             self._gap(first, end - first, str(error))
             return None
         if found.end_index < end:
-            # A segment that retention has destroyed leaves the same hole as one that was lost.
-            why = found.trouble or "is followed by none that holds them: erased, or lost"
-            self._gap(found.end_index, end - found.end_index, f"{path.name}: {why}")
+            self._hole(found, end)
         spans = [
             s for s in found.spans if s.sealed and start < s.place.first_index + s.n and s.place.first_index < end
         ]
@@ -209,6 +209,16 @@ class Reader:
             self._gap(spans[0].place.first_index, sum(span.n for span in spans), opened)
             return None
         return found, spans, opened
+
+    def _hole(self, found: SegmentFile, end: int) -> None:
+        """What lies behind this segment and before the next."""
+        first, name = found.end_index, found.path.name
+        if found.trouble is not None:
+            self._gap(first, end - first, f"{name}: {found.trouble}")
+        elif self._holes.erased(first, end, self.size):
+            self._gap(first, end - first, "erased by retention, as ERASE entries say", erased=True)
+        else:
+            self._gap(first, end - first, f"no segment behind {name} holds them")
 
     def _open(
         self, found: SegmentFile, span: Span, opened: segment.Keys, start: int = 0, end: int | None = None

@@ -188,24 +188,38 @@ class _Gaps:
 
     def check(self) -> None:
         """Raises Damaged or Tampered for what no ERASE entry explains."""
-        links = {e.old_file_sha256: e.new_file_sha256 for _, e in self.erased if e.kind == Erased.RECORD}
-        destroyed = [entry for _, entry in self.erased if entry.kind == Erased.SEGMENT]
-        keys, files = {e.object_id for e in destroyed}, {e.old_file_sha256 for e in destroyed}
+        erased = [entry for _, entry in self.erased]
         for hole, wrong in self.holes:
-            at = hole.first
-            while at < hole.end:
-                stated = self.stated.get(at)
-                # One that was written anew before has another key than the one that is stated.
-                if stated is None or not (
-                    stated.dek_id in keys or files.intersection(chain(stated.file_sha256, links))
-                ):
-                    raise Damaged(wrong)
-                at += stated.entries
+            if not explained(hole.first, hole.end, self.stated, erased):
+                raise Damaged(wrong)
+        links = _links(erased)
         for path, stated_sha256, has in self.changed:
             if has not in chain(stated_sha256, links):
                 raise Tampered(
                     f"{path}: is not the file that was closed, and no ERASE entry explains it; {_ADVICE}"
                 )
+
+
+def explained(first: int, end: int, stated: Mapping[int, Segment], erased: Sequence[Erase]) -> bool:
+    """Whether ERASE entries name all segments that held the entries from `first` on, below `end`.
+
+    `stated`: SEGMENT entries, by the first index of the segment that they are of.
+    """
+    destroyed = [entry for entry in erased if entry.kind == Erased.SEGMENT]
+    keys, files = {e.object_id for e in destroyed}, {e.old_file_sha256 for e in destroyed}
+    links = _links(erased)
+    at = first
+    while at < end:
+        one = stated.get(at)
+        # One that was written anew before has another key than the one that is stated.
+        if one is None or not (one.dek_id in keys or files.intersection(chain(one.file_sha256, links))):
+            return False
+        at += one.entries
+    return True
+
+
+def _links(erased: Sequence[Erase]) -> dict[bytes, bytes]:
+    return {e.old_file_sha256: e.new_file_sha256 for e in erased if e.kind == Erased.RECORD}
 
 
 def chain(sha256: bytes, links: Mapping[bytes, bytes]) -> list[bytes]:
