@@ -21,13 +21,13 @@ class Holes:
     def __init__(self, log: Path) -> None:
         self._log = log
         self._stated: dict[int, Segment] = {}
-        self._erased: list[Erase] = []
+        self._erased: dict[bytes, Erase] = {}  # by their own bytes: a partial bundle is read more than once
         self._looked: set[int] = set()  # numbers of full bundles
 
     def erased(self, first: int, end: int, size: int) -> bool:
         """Of the entries from `first` on, below `end`: whether ERASE entries name all segments that held them."""
         self._look(range(first // TILE_WIDTH, size // TILE_WIDTH + 1))
-        return explained(first, end, self._stated, self._erased)
+        return explained(first, end, self._stated, list(self._erased.values()))
 
     def _look(self, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -52,11 +52,11 @@ class Holes:
 
     def _take(self, data: bytes) -> None:
         try:
-            found = [parse(one) for one in parse_bundle(data) if one[:4] in (ERASE_PREFIX, SEGMENT_PREFIX)]
+            for one in parse_bundle(data):
+                entry = parse(one) if one[:4] in (ERASE_PREFIX, SEGMENT_PREFIX) else None
+                if isinstance(entry, Segment):
+                    self._stated[entry.first_index] = entry
+                elif isinstance(entry, Erase):
+                    self._erased[one] = entry
         except Damaged:
             return
-        for entry in found:
-            if isinstance(entry, Segment):
-                self._stated[entry.first_index] = entry
-            elif isinstance(entry, Erase) and entry not in self._erased:
-                self._erased.append(entry)
