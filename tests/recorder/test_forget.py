@@ -123,6 +123,16 @@ def test_nothing_that_is_written_names_the_person(state: State) -> None:
     assert b"alice" not in b"".join(record.encode(each) for _, each in state.records())
 
 
+def test_lost_vault_is_not_made_anew_in_silence_by_a_command(state: State) -> None:
+    """The recorder says so in the log: from then on the same people have other pseudonyms."""
+    for path in state.paths.state.glob("vault.sqlite*"):
+        path.unlink()
+    submit(state.configuration, [record.Admin(time_us=1, action="key.create", actor="os:0")])
+    recorder = state.start()
+    assert [detail["vault"] for event, detail in state.events() if event == "recorder.start"] == ["made anew"]
+    assert recorder.end() == 0
+
+
 def test_address_is_forgotten_however_it_is_spelt(state: State) -> None:
     opened = Vault(state.paths.vault, KEY)
     opened.pseudonym("address:192.0.2.7")

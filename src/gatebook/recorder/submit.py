@@ -18,6 +18,7 @@ import msgspec
 from gatebook import record, wire
 from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault, LedgerBusy, RecorderUnavailable
+from gatebook.ledger.writer import Writer
 from gatebook.paths import Paths
 from gatebook.recorder.forget import finish_all
 from gatebook.recorder.journal import Journal
@@ -109,29 +110,38 @@ def ask(paths: Paths, message: wire.Message, timeout_s: float = TIMEOUT_S) -> wi
 
 def _append(configuration: Configuration, paths: Paths, items: list[wire.Item]) -> int:
     done: list[int] = []
-    with _opened(configuration, paths) as (journal, hands):
+    with _opened(configuration, paths) as (journal, writer):
+        if paths.vault.exists():  # one that is missing is for the recorder to make, which says so in the log
+            with _finished(configuration, paths, writer):
+                pass
         journal.add(items, done.append)
-        journal.commit(hands.writer)
+        journal.commit(writer)
     return done[0]
 
 
 def _obey(configuration: Configuration, paths: Paths, verb: str, parameters: bytes) -> bytes:
-    with _opened(configuration, paths) as (_, hands):
-        return obey(hands, verb, parameters)
+    with _opened(configuration, paths) as (_, writer), _finished(configuration, paths, writer) as vault:
+        return obey(Hands(configuration, paths, writer, vault), verb, parameters)
 
 
 @contextlib.contextmanager
-def _opened(configuration: Configuration, paths: Paths) -> Iterator[tuple[Journal, Hands]]:
-    """The ledger and the vault, recovered; an erasure that was begun is finished before anything else."""
+def _opened(configuration: Configuration, paths: Paths) -> Iterator[tuple[Journal, Writer]]:
+    """The ledger, recovered."""
     journal = Journal()
-    period_s = configuration.audit.pseudonym_period
     writer = open_writer(configuration, paths, journal)
     try:
-        vault = Vault(paths.vault, load_pseudonym_key(paths.keys), period_s=period_s)
-        try:
-            finish_all(writer, vault, paths.ledger / "segments")
-            yield journal, Hands(configuration, paths, writer, vault)
-        finally:
-            vault.close()
+        yield journal, writer
     finally:
         writer.close()
+
+
+@contextlib.contextmanager
+def _finished(configuration: Configuration, paths: Paths, writer: Writer) -> Iterator[Vault]:
+    """The vault; an erasure that was begun is finished, before anything else is appended."""
+    key = load_pseudonym_key(paths.keys)
+    vault = Vault(paths.vault, key, period_s=configuration.audit.pseudonym_period)
+    try:
+        finish_all(writer, vault, paths.ledger / "segments")
+        yield vault
+    finally:
+        vault.close()
