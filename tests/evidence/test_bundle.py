@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import re
@@ -177,6 +178,30 @@ def test_export_is_on_record_before_and_after(run: Run, tmp_path: Path) -> None:
     assert acts[0]["detail"] == {"since": at(30), "until": at(90), "route": "read-order"}
     assert acts[1]["detail"]["sha256"] == told["sha256"]
     assert acts[1]["detail"]["records"] == 120
+
+
+def test_name_that_is_looked_for_does_not_get_into_the_log_by_that(run: Run, tmp_path: Path) -> None:
+    place = Place(tmp_path / "acme")
+    place.two_hours()
+    provider = next(iter(place.configuration.identity))
+    for number, name in enumerate(["alice", provider, "abababab", "app"]):
+        export(run, place, tmp_path / f"{number}.zip", *HOUR, "--identity", name)
+    records = [data.decode() for _, data in place.reader().forwards()]
+    assert not any("alice" in text for text in records)
+    acts = [json.loads(text) for text in records if '"evidence.export' in text]
+    named = [act["detail"]["identity"] for act in acts]
+    assert named == ["(a name)"] * 2 + [provider] * 2 + ["abababab"] * 2 + ["(a name)", "app"]
+
+
+def test_bundle_may_be_written_where_there_are_no_links(
+    run: Run, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    export(run, place, tmp_path / "e.zip", *HOUR)
+    assert [path.name for path in tmp_path.iterdir()] == ["e.zip"]
 
 
 def test_export_that_cannot_be_written_puts_nothing_on_record(run: Run, place: Place, tmp_path: Path) -> None:

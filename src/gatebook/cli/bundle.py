@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from gatebook.recorder.submit import submit
 
 SIGNED_WITHIN_S = 10.0
 POLL_S = 0.1
+_PSEUDONYM = re.compile(r"[0-9a-f]{8,32}")
 
 
 def bundle(
@@ -123,7 +126,13 @@ def _tell(out: Path, made: evidence.Made, digest: str, as_json: bool) -> None:
 
 
 def _announce(configuration: Configuration, action: str, asked: evidence.Asked, **more: Any) -> int:
-    detail: dict[str, Any] = {"until": iso(asked.until_us), **asked.filters, **more}
+    filters = dict(asked.filters)
+    name = filters.get("identity")
+    # Somebody's name that no record holds must not get into the log by being looked for.
+    known = name in configuration.identity or more.get("records")
+    if name is not None and not known and _PSEUDONYM.fullmatch(name) is None:
+        filters["identity"] = "(a name)"
+    detail: dict[str, Any] = {"until": iso(asked.until_us), **filters, **more}
     if asked.since_us is not None:
         detail["since"] = iso(asked.since_us)
     now_us = time.time_ns() // 1000
@@ -156,13 +165,25 @@ def _new(path: Path) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.link(temporary, path)
+        _put(Path(temporary), path)
     except FileExistsError:
         raise EnvironmentFault(f"{path}: is there already; name a new file") from None
     except OSError as error:
         raise EnvironmentFault(f"{path}: {(error.strerror or str(error)).lower()}") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Under its name, unless that is taken. Raises FileExistsError, or OSError."""
+    try:
+        path.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        if path.exists():  # a file system without links, such as that of a memory stick
+            raise FileExistsError(path) from None
+        temporary.rename(path)
 
 
 def _sha256(stream: IO[bytes]) -> str:
