@@ -11,6 +11,7 @@ from tests.ledger.forge import ORIGIN, Forge
 
 from gatebook.errors import Damaged, Tampered
 from gatebook.ledger import keys
+from gatebook.ledger.proof import record_entry
 from gatebook.ledger.prove import Tree
 from gatebook.ledger.read import Reader
 from gatebook.ledger.tree import leaf_hash, root_from_inclusion
@@ -254,3 +255,29 @@ def test_checkpoint_of_another_key_or_none_is_refused(large: Forge, tmp_path: Pa
     (large.ledger / "log/checkpoint").unlink()
     with pytest.raises(Damaged, match="checkpoint"):
         Tree(large.ledger, large.verifier).checkpoint()
+
+
+def test_segment_that_cannot_be_opened_is_one_gap_however_many_frames_it_has(forge: Forge) -> None:
+    for path in forge.deks.iterdir():
+        path.unlink()
+    opened = reader(forge)
+    pieces = list(opened.pieces(0, opened.size))
+    assert [piece.records for piece in pieces if piece.sealed_us is not None] == [[]] * 4
+    assert len(opened.gaps) == 2
+    assert sum(len(piece.entries) for piece in pieces) == opened.size
+
+
+def test_entries_that_are_no_records_are_given_without_any_key(forge: Forge) -> None:
+    for path in forge.deks.iterdir():
+        path.unlink()
+    opened = reader(forge)
+    assert [index for index, _ in opened.others(0, opened.size)] == [0, 4, 7, 8, 11]
+    assert [index for index, _ in opened.others(5, 8)] == [7]
+    assert opened.gaps == []
+
+
+def test_records_are_disclosed_with_the_salts_that_their_entries_commit_to(forge: Forge) -> None:
+    opened = reader(forge)
+    found = list(opened.disclosed(2, 10))
+    assert [(index, data) for index, _, data in found] == [each for each in ALL if 2 <= each[0] < 10]
+    assert [record_entry(salt, data) for _, salt, data in found] == [opened.entry(index) for index, _, _ in found]

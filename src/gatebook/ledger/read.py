@@ -317,10 +317,14 @@ class Reader:
             except Damaged as error:
                 self._gap(self._starts[number], self._end(number) - self._starts[number], str(error))
                 continue
-            for span in found.spans:
-                at = span.place.first_index
-                if start < at + span.n and at < min(end, self._end(number)):
-                    yield self._piece(found, span)
+            below = min(end, self._end(number))
+            spans = [s for s in found.spans if start < s.place.first_index + s.n and s.place.first_index < below]
+            sealed = [span for span in spans if span.sealed]
+            opened = self._keys(found.header) if sealed else ""
+            if sealed and isinstance(opened, str):
+                self._gap(sealed[0].place.first_index, sum(span.n for span in sealed), opened)
+            for span in spans:
+                yield self._piece(found, span, opened)
 
     def others(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         """(index, entry) of the entries that are no records, from `start` on, below `end`; without any key."""
@@ -341,7 +345,7 @@ class Reader:
     def _end(self, number: int) -> int:
         return self._starts[number + 1] if number + 1 < len(self._starts) else self.size
 
-    def _piece(self, found: SegmentFile, span: Span) -> Piece:
+    def _piece(self, found: SegmentFile, span: Span, opened: segment.Keys | str) -> Piece:
         at = span.place.first_index
         try:
             frame = found.frame(span)
@@ -350,9 +354,7 @@ class Reader:
             return Piece(at, [], None, [])
         if not isinstance(frame, segment.Sealed):
             return Piece(at, frame.entries, None, [])
-        opened = self._keys(found.header)
         if isinstance(opened, str):
-            self._gap(at, span.n, opened)
             return Piece(at, frame.entries, frame.t_min_us, [])
         there = [(index, *one) for index, one in self._open(found, span, opened)]
         return Piece(at, frame.entries, frame.t_min_us, there)
