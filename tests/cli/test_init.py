@@ -34,6 +34,7 @@ LEFT_TO_THE_REFERENCE = {
     "only_at_jwt",
     "one_time",
     "claims",
+    "retain",
 }
 
 

@@ -168,7 +168,46 @@ class SyslogSink(AnySink):
         return urlsplit(self.address).port or 0
 
 
+class ObjectLock(Model):
+    mode: Literal["compliance", "governance"] = Field(
+        default="compliance", description="compliance: nobody can shorten it, not the account's owner either"
+    )
+    retain: Duration = Field(ge=86400, description="for how long from the day that it is written: 400d, 7y")
+
+
+class S3Sink(AnySink):
+    type: Literal["s3"] = Field(description="S3 or what speaks like it; needs `pip install 'gatebook[s3]'`")
+    bucket: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="the bucket, which has to be there"
+    )
+    prefix: str = Field(
+        default="", pattern=r"^[A-Za-z0-9!_.*'()/-]{0,200}$", description="what every key begins with"
+    )
+    region: str | None = Field(default=None, description="the bucket's region; default: the environment's")
+    url: SinkUrl | None = Field(default=None, description="an S3 of somebody else's")
+    certificates: FilePath | None = Field(
+        default=None, description="PEM file of the authorities that may vouch for it; default: those of boto3"
+    )
+    access_key: Secret | None = Field(
+        default=None, description="access key id; default: as boto3 finds it: environment, profile, instance role"
+    )
+    secret_key: Secret | None = Field(default=None, description="the secret access key that goes with it")
+    object_lock: ObjectLock | None = Field(
+        default=None, description="lock each object against change and deletion"
+    )
+    format: Format = "gatebook"
+    timeout: Duration = Field(
+        default=30.0, ge=1, le=300, description="how long it may take to connect, and to answer"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> S3Sink:
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ValueError("expected access_key and secret_key, found one of them")
+        return self
+
+
 Sink = Annotated[
-    FileSink | WebhookSink | SplunkSink | ElasticsearchSink | DatadogSink | OTLPSink | SyslogSink,
+    FileSink | WebhookSink | SplunkSink | ElasticsearchSink | DatadogSink | OTLPSink | SyslogSink | S3Sink,
     Field(discriminator="type"),
 ]

@@ -7,6 +7,7 @@ from gatebook.config.sinks import (
     ElasticsearchSink,
     FileSink,
     OTLPSink,
+    S3Sink,
     Sink,
     SplunkSink,
     SyslogSink,
@@ -17,6 +18,7 @@ from gatebook.sinks.destination import Destination
 from gatebook.sinks.elasticsearch import ElasticsearchDestination
 from gatebook.sinks.file import FileDestination
 from gatebook.sinks.otlp import OTLPDestination
+from gatebook.sinks.s3 import S3Destination
 from gatebook.sinks.splunk import SplunkDestination
 from gatebook.sinks.syslog import SyslogDestination
 from gatebook.sinks.webhook import WebhookDestination
@@ -39,3 +41,5 @@ def make(settings: Sink) -> Destination:
             return OTLPDestination(settings)
         case SyslogSink():
             return SyslogDestination(settings)
+        case S3Sink():
+            return S3Destination(settings)
