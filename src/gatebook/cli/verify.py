@@ -24,6 +24,7 @@ from gatebook.cli.evidence import (
     verify_bundle,
     verify_proof,
 )
+from gatebook.cli.exported import Exported, verify_exported
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
 from gatebook.cli.outside import Policy, SinceCheckpoint, TsaCertificates
 from gatebook.cli.reader_key import default, load_reader
@@ -74,6 +75,7 @@ def verify(
     since_checkpoint: SinceCheckpoint = None,
     policy: Policy = None,
     tsa_certificates: TsaCertificates = None,
+    exported: Exported = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -91,6 +93,8 @@ def verify(
         return
     place = _place(path, config)
     verifier, own_word = _verifier(place, key, is_copy=path is not None)
+    if exported is not None:
+        raise typer.Exit(verify_exported(exported, place.ledger, verifier, as_json=as_json))
     private = _private(place, reader)
     held = outside.named(verifier.name, since_checkpoint, policy, tsa_certificates)
     if path is None and policy is None and tsa_certificates is None:
