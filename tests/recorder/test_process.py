@@ -27,7 +27,7 @@ from gatebook.ledger.entry import encode, parse
 from gatebook.recorder.process import Recorder
 
 SELF = os.getpid()  # stands for a gateway's worker: a process that lives
-KILLS = 200 if os.environ.get("GATEBOOK_FAULTS") == "all" else 8
+KILLS = 100 if os.environ.get("GATEBOOK_FAULTS") == "all" else 8
 
 
 @pytest.fixture
