@@ -74,8 +74,14 @@ def test_two_deployments_witness_each_other_and_one_that_dies_costs_the_other_no
     pairs: tuple[Pair, Pair],
 ) -> None:
     one, two = pairs
+    asking = one.deployment.configuration.pop("witnesses")
+    one.deployment.write()
     for each in pairs:
         each.deployment.start()
+    assert "witnesses" not in one.deployment.status()["outside"]
+    one.deployment.configuration["witnesses"] = asking
+    one.deployment.write()
+    one.deployment.cli("reload", "-c", str(one.deployment.config))
     until(lambda: one.them["size"] > 0 and two.them["size"] > 0, "cosignatures")
     assert one.cosigned() > 0
     assert two.cosigned() > 0

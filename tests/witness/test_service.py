@@ -98,6 +98,18 @@ def test_request_without_end_is_cut_off(running: Running) -> None:
     assert isinstance(asked(running, LOG, 0, 5), Vouched)
 
 
+def test_disk_that_refuses_is_told_and_nothing_is_cosigned(running: Running) -> None:
+    assert isinstance(asked(running, LOG, 0, 5), Vouched)
+    obstacle = running.folder / "logs" / f"{origin_hash(LOG.signer.name)}.checkpoint.new"
+    obstacle.mkdir()
+    found = asked(running, LOG, 5, 9)
+    assert isinstance(found, Failed)
+    assert "status 500" in found.why
+    obstacle.rmdir()
+    assert asked(running, LOG, 9, 9) == Conflict(5)
+    assert isinstance(asked(running, LOG, 5, 9), Vouched)
+
+
 def test_other_methods_and_paths_are_nothing(running: Running) -> None:
     assert httpx2.get(f"{running.url}/add-checkpoint").status_code == 405
     assert httpx2.post(f"{running.url}/").status_code == 404
