@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "replay": "config record policy redact scrub trial identity.types errors",
         # What people are shown of a bundle is what `access` makes of its records.
         "evidence": "config record paths access ledger errors",
-        "sinks": "config record access ledger paths scrub ownlog identity.fetch errors",
+        "sinks": "config record access ledger policy.where paths scrub ownlog identity.fetch errors",
         "starter": "config paths certificates errors ledger.keys",
         # What is wrong with authorities and revocation lists, the guard's own readers say.
         "preflight": "config paths certificates policy limits redact gateway errors ledger.keys ledger.quorum"

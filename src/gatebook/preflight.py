@@ -32,6 +32,7 @@ from gatebook.identity.crl_watch import problem_of
 from gatebook.ledger import keys
 from gatebook.ledger.quorum import parse_trust
 from gatebook.paths import Paths, check_private
+from gatebook.policy.where import compile_where
 from gatebook.witness.asking import url_problem
 
 
@@ -254,6 +255,27 @@ def _secret(named: Secret, location: Location, is_key: bool) -> Findings:
             yield _Finding(location, f"{named.file or named.env}: {message}", expected, fatal)
 
 
+def _sinks(configuration: Configuration) -> Findings:
+    """What sinks need to begin. One that does not work loses nothing, but somebody waits for its records."""
+    for name, settings in configuration.sinks.items():
+        where: Location = ("sinks", name)
+        if settings.where is not None:
+            try:
+                compile_where(settings.where)
+            except ValueError as error:
+                yield _Finding((*where, "where"), str(error), "a CEL expression of type bool")
+        for key in type(settings).model_fields:
+            value = getattr(settings, key)
+            if isinstance(value, Secret):
+                yield from _secret(value, (*where, key), is_key=False)
+            elif key in ("certificates", "client_certificate") and value is not None:
+                yield from _file(value, (*where, key), secret=key == "client_certificate")
+    kept = Paths(configuration.state_dir).keys
+    if configuration.sinks and kept.is_dir() and not (kept / keys.READER_KEY).exists():
+        said = "sinks read records, and there is no reader's key on this host"
+        yield _Finding(("sinks",), said, str(kept / keys.READER_KEY), fatal=False)
+
+
 def _clients(configuration: Configuration) -> Findings:
     """The authorities of client certificates, and their revocation lists.
 
@@ -387,6 +409,7 @@ _CHECKS: tuple[Callable[[Configuration], Findings], ...] = (
     _sealed,
     _witnesses,
     _secrets,
+    _sinks,
     _clients,
     _addresses,
     _nginx,

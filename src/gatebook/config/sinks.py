@@ -19,6 +19,9 @@ class AnySink(Model):
     records: list[Kind] = Field(
         default=["access", "admin", "alert", "system"], min_length=1, description="kinds of record to send"
     )
+    where: str | None = Field(
+        default=None, description="a CEL expression over `record` and `kind`: only what it does not refuse is sent"
+    )
     start: Literal["beginning", "now"] = Field(
         default="beginning",
         description="where a sink begins that has sent nothing yet: at the first record, or behind the last",

@@ -26,9 +26,9 @@ from gatebook.ledger.read import Reader
 from gatebook.paths import Paths, check_private, make_private
 from gatebook.sinks.cursor import Book, State
 from gatebook.sinks.delivery import PAUSE_S, Delivery, Stopped, begin
-from gatebook.sinks.item import Item
 from gatebook.sinks.make import make
 from gatebook.sinks.stream import Place, Stream
+from gatebook.sinks.wanted import wanted
 
 STOP_S = 5.0
 
@@ -89,13 +89,16 @@ class Following:
         try:
             source = self._reader()
             cursor = begin(self._book, self._origin, source.size, self.settings.start)
-            kinds = {*self.settings.records, "unreadable"}
-
-            def wants(item: Item) -> bool:
-                return item.kind in kinds
-
             log.info("following", sink=self._name, next=cursor.place.next, behind=source.size - cursor.place.next)
-            Delivery(self._name, destination, self._stream, self._book, cursor, wants=wants, stop=self._stop).run()
+            Delivery(
+                self._name,
+                destination,
+                self._stream,
+                self._book,
+                cursor,
+                wants=wanted(self.settings),
+                stop=self._stop,
+            ).run()
         finally:
             destination.close()
 

@@ -19,6 +19,7 @@ from gatebook.sinks.delivery import Delivery
 from gatebook.sinks.destination import Delivered, Destination, Partly, Piece, Unfit
 from gatebook.sinks.item import Item, Part
 from gatebook.sinks.stream import Place, Source, Stream
+from gatebook.sinks.wanted import wanted
 
 
 class Range(NamedTuple):
@@ -63,12 +64,12 @@ def resend(
 ) -> dict[str, int]:
     """Until all of the range is stored or refused; how many of each."""
     first = chosen.first or 0
-    kinds = {*settings.records, "unreadable"}
+    asked = wanted(settings)
 
     def wants(item: Item) -> bool:
         early = chosen.since_us is not None and item.time_us < chosen.since_us
         late = chosen.until_us is not None and item.time_us >= chosen.until_us
-        return item.kind in kinds and not early and not late
+        return asked(item) and not early and not late
 
     with tempfile.TemporaryDirectory(prefix="gatebook-replay-") as folder:
         cursor = Cursor(origin=source.origin, place=Place(next=first), first=first)
