@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "wire": "errors",
         "paths": "errors",
         "certificates": "",
+        "web": "errors",
         "scrub": "",
         "page": "",
         "ownlog": "",
@@ -36,10 +37,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "sealed": "record errors",
         "redact": "config record errors identity.types scrub sealed",
         "guard": "config record wire paths identity policy limits redact page ownlog errors",
-        "portal": "config record wire paths kept identity limits redact page ownlog guard.asked guard.client"
+        "portal": "web config record wire paths kept identity limits redact page ownlog guard.asked guard.client"
         " errors",
         # A witness is asked over HTTP as a provider is, within the same bounds.
-        "witness": "paths ledger identity.fetch ownlog errors",
+        "witness": "web paths ledger identity.fetch ownlog errors",
         "recorder": "config record wire paths redact scrub ledger witness identity.fetch holds kept ownlog errors",
         "access": "config record paths ledger errors",
         "trial": "config record paths identity policy redact scrub errors",
@@ -56,7 +57,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         " witness.asking identity.chain identity.crl_watch",
         "kms": "ledger errors",
         "readers": "config record paths kms ledger recorder errors",
-        "serve_log": "ledger errors",
+        "serve_log": "web ledger errors",
         "supervisor": "config record wire paths preflight gateway recorder grants ownlog errors",
         "demo": "config paths starter certificates identity supervisor access errors",
         "cli": "config record wire paths identity access ledger recorder starter preflight supervisor demo trial"

@@ -27,6 +27,7 @@ import uvicorn
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gatebook import web
 from gatebook.errors import Damaged, EnvironmentFault
 from gatebook.ledger.chain import KEYS_FILE, MAX_KEYS_BYTES
 from gatebook.ledger.note import MAX_NOTE_BYTES, parse_checkpoint, parse_note
@@ -239,12 +240,7 @@ async def _answer(log: Log, scope: Scope) -> Response:
 
 def bind(host: str, port: int) -> socket.socket:
     """Raises EnvironmentFault."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise EnvironmentFault(f"{host}:{port}: cannot listen there: {why}; name another by --listen") from None
+    return web.listen(host, port, BACKLOG)
 
 
 @contextmanager
@@ -258,18 +254,11 @@ def opened(path: Path) -> Iterator[Folder]:
 
 def serve(folder: Folder, listener: socket.socket) -> None:
     """Until SIGINT or SIGTERM."""
-    settings = uvicorn.Config(
+    settings = web.settings(
         application(folder),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=MAX_CONCURRENT,
+        concurrent=MAX_CONCURRENT,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=DRAIN_S,
+        keep_alive_s=KEEP_ALIVE_S,
+        drain_s=DRAIN_S,
     )
     uvicorn.Server(settings).run(sockets=[listener])

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gatebook import record
-from gatebook.cli.actor import whoever as whoever  # others take it from here
+from gatebook.cli.actor import whoever
 from gatebook.cli.key import moment
 from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
 from gatebook.cli.report import harmless, note, say, say_json

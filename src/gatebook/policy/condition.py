@@ -138,15 +138,20 @@ def compile_condition(text: str) -> Condition:
     return condition
 
 
-def compile_value(text: str) -> Condition:
-    """An expression of any type. Raises ValueError as `compile_condition` does."""
+def compile_in(environment: Any, text: str) -> Any:
+    """A program in that environment. Raises ValueError, in CEL's own words."""
     if len(text.encode()) > MAX_EXPRESSION_BYTES:
         raise ValueError(f"longer than {MAX_EXPRESSION_BYTES} bytes")
     try:
-        program = _environment.compile(text)
+        return environment.compile(text)
     except RuntimeError as error:
         words = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
         raise ValueError(words.removeprefix("ERROR: ").replace("<input>:", "").strip()) from None
+
+
+def compile_value(text: str) -> Condition:
+    """An expression of any type. Raises ValueError as `compile_condition` does."""
+    program = compile_in(_environment, text)
     # A variable can only be named by spelling its last word, so this leaves out none that is used.
     names = tuple(name for name in VARIABLES if name.rpartition(".")[2] in text)
     return Condition(program, names, _constant(program))

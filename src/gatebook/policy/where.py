@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cel_expr_python import cel
 
-from gatebook.policy.condition import MAX_EXPRESSION_BYTES
+from gatebook.policy.condition import compile_in
 
 _environment = cel.NewEnv(
     variables={"record": cel.Type.Map(cel.Type.STRING, cel.Type.DYN), "kind": cel.Type.STRING}
@@ -32,13 +32,7 @@ class Where(NamedTuple):
 
 def compile_where(text: str) -> Where:
     """Raises ValueError, in CEL's own words, unless `text` is an expression of type bool."""
-    if len(text.encode()) > MAX_EXPRESSION_BYTES:
-        raise ValueError(f"longer than {MAX_EXPRESSION_BYTES} bytes")
-    try:
-        program = _environment.compile(text)
-    except RuntimeError as error:
-        words = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
-        raise ValueError(words.removeprefix("ERROR: ").replace("<input>:", "").strip()) from None
+    program = compile_in(_environment, text)
     if program.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
         raise ValueError(f"is of type {program.return_type().name()}")
     return Where(program)

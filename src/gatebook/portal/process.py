@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 import uvloop
 
-from gatebook import ownlog, record
+from gatebook import ownlog, record, web
 from gatebook.config import effective
 from gatebook.config.model import Configuration
 from gatebook.errors import GatebookError
@@ -125,20 +125,13 @@ async def serve(paths: Paths) -> None:
     signing.start()
     desk.start()
     server = _Server(
-        uvicorn.Config(
+        web.settings(
             application.asgi,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            limit_concurrency=MAX_CONCURRENT,
+            concurrent=MAX_CONCURRENT,
             backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=DRAIN_S,
+            keep_alive_s=KEEP_ALIVE_S,
+            drain_s=DRAIN_S,
+            date=False,
         )
     )
     serving = loop.create_task(server.serve([_bind(paths.portal_socket)]))

@@ -18,8 +18,7 @@ from typing import Final
 import structlog
 import uvicorn
 
-from gatebook import ownlog
-from gatebook.errors import EnvironmentFault
+from gatebook import ownlog, web
 from gatebook.witness.service import make_app
 from gatebook.witness.state import State
 
@@ -54,21 +53,15 @@ async def _serve(state: State, host: str, port: int) -> None:
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stop.set)
-    bound = _bind(host, port)
+    bound = web.listen(host, port, BACKLOG)
     server = _Server(
-        uvicorn.Config(
+        web.settings(
             make_app(state),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=MAX_CONCURRENT,
+            concurrent=MAX_CONCURRENT,
             backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=DRAIN_S,
+            keep_alive_s=KEEP_ALIVE_S,
+            drain_s=DRAIN_S,
+            http="h11",
         )
     )
     serving = loop.create_task(server.serve([bound]))
@@ -78,14 +71,6 @@ async def _serve(state: State, host: str, port: int) -> None:
     server.should_exit = True
     await serving
     stopping.cancel()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise EnvironmentFault(f"{host}:{port}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _shown(bound: socket.socket) -> str:
