@@ -20,7 +20,7 @@ from tests.ports import free_port
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.M | re.S)
-IDENTIFIER = re.compile(r"[0-9a-f]{8,}|\d+|(?<=key )[a-z2-7]{8}|(?<=revoke )[a-z2-7]{8}| +")
+IDENTIFIER = re.compile(r"(?<=key )[a-z2-7]{8}|(?<=revoke )[a-z2-7]{8}|[0-9a-f]{8,}|\d+| +")
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

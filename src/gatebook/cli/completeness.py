@@ -73,9 +73,7 @@ def _say_records(totals: Totals) -> None:
     _line(
         "compared", f"{totals.checked} heartbeats with the records before them: {wrong}; {_not(totals.unchecked)}"
     )
-    _line(
-        "numbered", f"{totals.numbered} decided requests over HTTP/1, {totals.connections} first on a connection"
-    )
+    _line("numbered", f"{totals.numbered} decided requests over HTTP/1")
 
 
 def _kind(kind: Kind) -> str:
