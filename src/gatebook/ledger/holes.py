@@ -27,7 +27,9 @@ class Holes:
     def erased(self, first: int, end: int, size: int) -> bool:
         """Of the entries from `first` on, below `end`: whether ERASE entries name all segments that held them."""
         self._look(range(first // TILE_WIDTH, size // TILE_WIDTH + 1))
-        return explained(first, end, self._stated, list(self._erased.values()))
+        # Who reads on from some place may have stopped in the middle of a segment that is gone now.
+        start = next((at for at, one in self._stated.items() if at <= first < at + one.entries), first)
+        return explained(start, end, self._stated, list(self._erased.values()))
 
     def _look(self, numbers: Iterable[int]) -> None:
         for number in numbers:

@@ -215,10 +215,14 @@ class Reader:
         first, name = found.end_index, found.path.name
         if found.trouble is not None:
             self._gap(first, end - first, f"{name}: {found.trouble}")
-        elif self._holes.erased(first, end, self.size):
+        else:
+            self._missing(first, end, f"no segment behind {name} holds them")
+
+    def _missing(self, first: int, end: int, why: str) -> None:
+        if self._holes.erased(first, end, self.size):
             self._gap(first, end - first, "erased by retention, as ERASE entries say", erased=True)
         else:
-            self._gap(first, end - first, f"no segment behind {name} holds them")
+            self._gap(first, end - first, why)
 
     def _open(
         self, found: SegmentFile, span: Span, opened: segment.Keys, start: int = 0, end: int | None = None
@@ -309,6 +313,8 @@ class Reader:
     def pieces(self, start: int, end: int) -> Iterator[Piece]:
         """The frames that hold any entry from `start` on, below `end`, in order."""
         first = max(bisect_right(self._starts, start) - 1, 0)
+        if self._starts and start < min(end, self._starts[0]):
+            self._missing(start, self._starts[0], "no segment holds them")
         for number in range(first, len(self._paths)):
             if self._starts[number] >= end:
                 return
@@ -318,6 +324,8 @@ class Reader:
                 self._gap(self._starts[number], self._end(number) - self._starts[number], str(error))
                 continue
             below = min(end, self._end(number))
+            if found.end_index < below and start < self._end(number):
+                self._hole(found, self._end(number))
             spans = [s for s in found.spans if start < s.place.first_index + s.n and s.place.first_index < below]
             sealed = [span for span in spans if span.sealed]
             opened = self._keys(found.header) if sealed else ""
