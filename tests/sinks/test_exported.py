@@ -13,11 +13,12 @@ from tests.recorder.deployed import ORIGIN, State
 from tests.recorder.place import item
 from tests.sinks.test_process import outcome
 
+from gatebook.access.found import Placed, access, read
 from gatebook.errors import Tampered
 from gatebook.ledger import keys
 from gatebook.ledger.prove import Tree
 from gatebook.ledger.read import Reader
-from gatebook.sinks.exported import Line, check
+from gatebook.sinks.exported import MAX_LINE_BYTES, Line, check, lines_of
 from gatebook.sinks.fields import Schema, document
 from gatebook.sinks.item import Item
 from gatebook.sinks.stream import Place, Stream
@@ -102,6 +103,47 @@ def test_record_that_was_moved_to_another_index_is_not_in_the_log(tree: Tree, it
     made = document(items[1], "gatebook")
     made["ledger"][0]["index"] += 2
     assert verdicts(tree, made)[0].verdict in ("not in the log", "altered")
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_access_made_of_two_requests_is_none_though_its_fields_are_made_anew(
+    tree: Tree, items: list[Item], schema: Schema
+) -> None:
+    one, other = [each for each in items if each.kind == "access"][:2]
+    decision, outcome = read(0, one.parts[0].record), read(0, other.parts[1].record)
+    mixed = access(ORIGIN, Placed(one.parts[0].index, decision), Placed(other.parts[1].index, outcome))
+    forged = Item(one.id, "access", one.index, one.time_us, mixed, (one.parts[0], other.parts[1]))
+    assert verdicts(tree, document(forged, schema))[0].verdict == "altered"
+
+
+def test_outcome_without_the_decision_that_says_who_it_was_proves_nothing(tree: Tree, items: list[Item]) -> None:
+    one = next(each for each in items if each.kind == "access")
+    alone = access(ORIGIN, None, Placed(one.parts[1].index, read(0, one.parts[1].record)))
+    forged = Item(one.id, "access", one.index, one.time_us, alone, one.parts[1:])
+    assert verdicts(tree, document(forged, "gatebook"))[0].verdict == "not proven"
+
+
+def test_name_that_stands_twice_is_refused_since_programs_differ_in_which_they_believe(
+    tree: Tree, items: list[Item]
+) -> None:
+    text = json.dumps(document(next(each for each in items if each.kind == "access"), "gatebook"))
+    doubled = '{"request":{"path":"/mallory"},' + text[1:]
+    splunk = json.dumps({"result": {"_raw": doubled}})
+    for each in (doubled, splunk):
+        (line,) = check([each.encode()], tree, ORIGIN)
+        assert line.verdict == "unreadable"
+
+
+def test_line_without_an_end_takes_no_memory(tmp_path: Path, tree: Tree) -> None:
+    path = tmp_path / "export"
+    with path.open("wb") as stream:
+        stream.truncate(40 << 20)
+        stream.seek(0, 2)
+        stream.write(b"\n{}\n")
+    with path.open("rb") as stream:
+        lines = list(lines_of(stream))
+    assert [len(each) for each in lines] == [MAX_LINE_BYTES + 1, 3]
+    assert [each.verdict for each in check(lines, tree, ORIGIN)] == ["unreadable", "unreadable"]
 
 
 def test_outcome_of_another_request_does_not_fit(tree: Tree, items: list[Item]) -> None:

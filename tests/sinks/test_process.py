@@ -8,8 +8,9 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from tests.recorder.place import decision, item
 
 from gatebook import record, wire
 from gatebook.config import effective
+from gatebook.paths import make_private
 from gatebook.sinks.cursor import Book
+from gatebook.sinks.destination import Answer, Piece
+from gatebook.sinks.file import FileDestination
+from gatebook.sinks.process import Follower
 
 
 class Deployed(State):
@@ -186,3 +191,35 @@ def test_without_a_readers_key_it_says_so_and_waits(state: Deployed) -> None:
     away.rename(key)
     follower.send_signal(signal.SIGHUP)
     state.has_come_to("file", last + 1)
+
+
+def test_sink_that_is_named_again_while_it_ends_waits_until_it_has_ended(
+    state: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads on one cursor would put it back."""
+    recorder = state.start()
+    last = recorder.append(outcome(1, recorder.append(item(1))))
+    recorder.end()
+    release, alive = threading.Event(), []
+
+    class Slow(FileDestination):
+        def send(self, batch: Sequence[Piece]) -> Answer:
+            alive.append(1)
+            assert len(alive) == 1, "two at a time"
+            release.wait(10)
+            answer = super().send(batch)
+            alive.pop()
+            return answer
+
+    monkeypatch.setattr("gatebook.sinks.process.make", lambda settings: Slow(settings))
+    make_private(state.paths.sinks)
+    follower = Follower(state.paths)
+    with_file = state.configuration.model_copy(update={"sinks": {"file": state.configuration.sinks["file"]}})
+    follower.apply(with_file)
+    until(lambda: alive, "the first to send")
+    follower.apply(state.configuration.model_copy(update={"sinks": {}}))
+    follower.apply(with_file)
+    release.set()
+    state.has_come_to("file", last + 1)
+    follower.stop()
+    assert len(lines(tmp_path / "access.jsonl")) == len({line["id"] for line in lines(tmp_path / "access.jsonl")})

@@ -13,7 +13,7 @@ from gatebook.cli.report import harmless, paint, say, say_json
 from gatebook.errors import EnvironmentFault, Incomplete, Tampered
 from gatebook.ledger.note import Verifier
 from gatebook.ledger.prove import Tree
-from gatebook.sinks.exported import Line, check
+from gatebook.sinks.exported import Line, check, lines_of
 
 MAX_TOLD = 100
 
@@ -34,7 +34,7 @@ def verify_exported(path: Path, ledger: Path, verifier: Verifier, *, as_json: bo
     size = tree.checkpoint().size
     try:
         with path.open("rb") as stream:
-            for line in check(stream, tree, verifier.name):
+            for line in check(lines_of(stream), tree, verifier.name):
                 counts[line.verdict] += 1
                 if line.verdict != "verified" and len(told) < MAX_TOLD:
                     told.append(line)

@@ -127,6 +127,11 @@ class Delivery:
             except Unfit as error:
                 unfit.append((item, str(error)))
                 continue
+            except Exception as error:
+                # A fault of ours about one record may hold up no other; it is listed, and the ledger has it.
+                log.exception("error of our own", sink=self._name, item=item.id)
+                unfit.append((item, f"error of our own: {error!r}"))
+                continue
             if not batches or len(batches[-1]) >= limits.items or size + len(data) > limits.batch_bytes:
                 batches.append([])
                 size = 0

@@ -13,7 +13,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 from gatebook.access.found import Access, Event, Placed, access, read
 from gatebook.errors import Tampered
@@ -47,9 +47,18 @@ def check(lines: Iterable[bytes], tree: Tree, origin: str) -> Iterator[Line]:
             yield _check(number, data, tree, origin)
 
 
+def lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """Its lines; of one that is too long, no more than shows that it is."""
+    while data := stream.readline(MAX_LINE_BYTES + 1):
+        yield data
+        while len(data) > MAX_LINE_BYTES and not data.endswith(b"\n"):
+            data = stream.readline(MAX_LINE_BYTES + 1)
+
+
 def _check(number: int, data: bytes, tree: Tree, origin: str) -> Line:
     try:
-        found = _unwrapped(json.loads(data)) if len(data) <= MAX_LINE_BYTES else None
+        body = _body(_strict(data)) if len(data) <= MAX_LINE_BYTES else None
+        found = _unwrapped(body)
     except (ValueError, RecursionError):
         found = None
     if found is None:
@@ -64,6 +73,8 @@ def _check(number: int, data: bytes, tree: Tree, origin: str) -> Line:
     item = _item(parts, origin)
     if item is None:
         return Line(number, "", "altered", "its records do not belong together")
+    if item.access is not None and item.access.decision is None and item.access.decision_index is not None:
+        return Line(number, item.id, "not proven", "its decision, which says who it was, is not in it")
     for part in parts:
         if part.salt is None:
             return Line(number, item.id, "not proven", "it was sent without salts")
@@ -73,7 +84,7 @@ def _check(number: int, data: bytes, tree: Tree, origin: str) -> Line:
                 return Line(number, item.id, "not proven", f"no checkpoint covers entry {part.index} yet")
         except Tampered:
             return Line(number, item.id, "not in the log", f"entry {part.index} is another record")
-    wrong = next(_differences(_plain(document(item, schema)), _body(json.loads(data))), None)
+    wrong = next(_differences(_plain(document(item, schema)), body), None)
     if wrong is not None:
         return Line(number, item.id, "altered", f"{wrong} is not what the records say")
     return Line(number, item.id, "verified")
@@ -87,13 +98,12 @@ def _body(made: Any) -> Any:
     if isinstance(made, dict) and isinstance(made.get("event"), dict) and "ledger" in made["event"]:
         made = made["event"]  # Splunk's envelope
     if isinstance(made, dict) and isinstance(made.get("_raw"), str):
-        made = json.loads(made["_raw"])
+        made = _strict(made["_raw"].encode())
     return made
 
 
-def _unwrapped(made: Any) -> tuple[Schema, list[Any]] | None:
+def _unwrapped(body: Any) -> tuple[Schema, list[Any]] | None:
     """In whose words it is, and the records in it."""
-    body = _body(made)
     if not isinstance(body, dict):
         return None
     places: tuple[tuple[Schema, tuple[str, ...]], ...] = (
@@ -127,11 +137,13 @@ def _item(parts: list[Part], origin: str) -> Item | None:
     made = [read(part.index, part.record) for part in parts]
     placed = [Placed(part.index, one) for part, one in zip(parts, made, strict=True)]
     match made:
-        case [Decision(), Outcome()]:
+        case [Decision() as decision, Outcome() as outcome]:
+            if outcome.decision_index not in (None, parts[0].index) or not _same(decision, outcome):
+                return None
             found: Access = access(origin, placed[0], placed[1])
         case [Decision()]:
             found = access(origin, placed[0], None)
-        case [Outcome()]:
+        case [Outcome() as outcome]:
             found = access(origin, None, placed[0])
         case [(Admin() | Alert() | System()) as one]:
             kind: Kind = "admin" if isinstance(one, Admin) else "alert" if isinstance(one, Alert) else "system"
@@ -141,6 +153,25 @@ def _item(parts: list[Part], origin: str) -> Item | None:
             return None
     ident = f"{origin}/{found.index}" + ("/open" if found.open else "")
     return Item(ident, "access", found.index, found.time_us, found, tuple(parts))
+
+
+def _same(decision: Decision, outcome: Outcome) -> bool:
+    """Whether they are of one request: by the index, or where the outcome did not know it, by the id."""
+    if outcome.id is None:
+        return outcome.decision_index is not None
+    return outcome.id == decision.id
+
+
+def _strict(data: bytes) -> Any:
+    """JSON without doubled names: programs differ in which of them they believe."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise ValueError("a name twice")
+        return made
+
+    return json.loads(data, object_pairs_hook=once)
 
 
 def _plain(made: dict[str, Any]) -> Any:

@@ -47,8 +47,8 @@ class FileDestination:
                 os.fsync(descriptor)
             except OSError:
                 # Whether it is there cannot be told any more: the file is opened anew, and looked at.
+                os.ftruncate(descriptor, end)
                 self.close()
-                os.truncate(self._path, end)
                 raise
         except OSError as error:
             return Retry(f"{self._path}: {(error.strerror or str(error)).lower()}")

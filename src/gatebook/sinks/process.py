@@ -60,6 +60,10 @@ class Following:
         state = self._book.state()
         return state is not None and state.doing == "sending"
 
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
     def ask_to_stop(self) -> None:
         self._stop.set()
 
@@ -80,7 +84,8 @@ class Following:
                 self._book.tell(State(doing="paused", why=str(error)))
                 log.error("cannot begin", sink=self._name, error=str(error))
                 self._stop.wait(PAUSE_S)
-            except Exception:
+            except Exception as error:
+                self._book.tell(State(doing="stuck", why=f"error of our own: {error!r}"))
                 log.exception("error of our own; begins again", sink=self._name)
                 self._stop.wait(PAUSE_S)
 
@@ -113,14 +118,15 @@ class Follower:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._following: dict[str, Following] = {}
+        self._ending: dict[str, Following] = {}  # by name: one of that name begins when they have ended
         self.digest = ""
 
     def apply(self, configuration: Configuration) -> None:
         """Sinks that are gone or changed end; those that are new or changed begin, at their cursors."""
         old, self._following = self._following, {}
         for name, settings in configuration.sinks.items():
-            before = old.pop(name, None)
-            if before is not None and before.settings == settings and before.sends:
+            before = old.pop(name, None) or self._ending.pop(name, None)
+            if before is not None and not before.stopping and before.settings == settings and before.sends:
                 self._following[name] = before
                 continue
             if before is not None:
@@ -128,8 +134,9 @@ class Follower:
             made = Following(name, settings, configuration.origin, self._paths, before)
             self._following[name] = made
             made.start()
-        for ended in old.values():
+        for name, ended in old.items():
             ended.ask_to_stop()
+            self._ending[name] = ended
         self.digest = configuration.digest().hex()
 
     def stop(self) -> None:
@@ -137,7 +144,7 @@ class Follower:
         for one in self._following.values():
             one.ask_to_stop()
         until = time.monotonic() + STOP_S
-        for name, one in self._following.items():
+        for name, one in (*self._ending.items(), *self._following.items()):
             if not one.join(max(0.0, until - time.monotonic())):
                 log.warning("still sending; what is not noted will be sent again", sink=name)
 
