@@ -22,6 +22,7 @@ from gatebook.sinks.exported import MAX_LINE_BYTES, Line, check, lines_of
 from gatebook.sinks.fields import Schema, document
 from gatebook.sinks.item import Item
 from gatebook.sinks.stream import Place, Stream
+from gatebook.sinks.trial import marked
 
 SCHEMAS: tuple[Schema, ...] = ("gatebook", "ecs", "ocsf", "datadog", "cim")
 
@@ -156,6 +157,11 @@ def test_what_a_sink_adds_is_passed_over(tree: Tree, items: list[Item]) -> None:
     made = {"_index": "x", "_source": document(items[1], "ecs") | {"agent": {"name": "filebeat"}}}
     splunk = {"result": {"_raw": json.dumps(document(items[1], "cim")), "_time": "now"}}
     assert [line.verdict for line in verdicts(tree, made, splunk)] == ["verified", "verified"]
+
+
+def test_record_of_a_trial_is_passed_over(tree: Tree) -> None:
+    made = [document(marked(ORIGIN, 1), schema) for schema in SCHEMAS]
+    assert {line.verdict for line in verdicts(tree, *made)} == {"a trial"}
 
 
 def test_without_salts_nothing_is_proven(tree: Tree, items: list[Item]) -> None:
