@@ -268,6 +268,9 @@ def _sinks(configuration: Configuration) -> Findings:
             value = getattr(settings, key)
             if isinstance(value, Secret):
                 yield from _secret(value, (*where, key), is_key=False)
+            elif isinstance(value, dict):  # header fields
+                for header, each in value.items():
+                    yield from _secret(each, (*where, key, header), is_key=False)
             elif key in ("certificates", "client_certificate") and value is not None:
                 yield from _file(value, (*where, key), secret=key == "client_certificate")
     kept = Paths(configuration.state_dir).keys

@@ -296,6 +296,34 @@ def test_secrets_that_are_only_named(made: Deployment) -> None:
     assert "hunter2" not in "".join(said)
 
 
+def test_what_sinks_need_is_looked_into(made: Deployment) -> None:
+    put(made, "open.secret", b"hunter2")
+    (made.folder / "tls" / "open.secret").chmod(0o644)
+    (made.folder / "state" / "keys" / "reader.key").unlink()
+    hook = "type: webhook, url: 'https://soc.example/hook'"
+    sinks = {
+        "one": f"{hook}, secret: {{env: GATEBOOK_TEST_NOT_SET}}, where: 'record.'",
+        "two": f"{hook}, secret: {{file: tls/open.secret}}, certificates: tls/none.pem",
+        "three": "type: file, path: x.jsonl, where: 'size(record)'",
+        "four": "type: otlp, url: 'https://c.example', headers: {x-key: {env: GATEBOOK_TEST_NOT_SET}}",
+    }
+    with made.config.open("a") as config:
+        config.write("\nsinks:\n" + "".join(f"  {name}: {{{sink}}}\n" for name, sink in sinks.items()))
+    said = made.problems()
+    for key, words in (
+        ("sinks.one.where", ""),
+        ("sinks.one.secret", "GATEBOOK_TEST_NOT_SET: not set"),
+        ("sinks.two.secret", "mode 0644 lets others at a secret"),
+        ("sinks.two.certificates", "no such file"),
+        ("sinks.three.where", ""),
+        ("sinks.four.headers.x-key", "GATEBOOK_TEST_NOT_SET: not set"),
+    ):
+        assert [each for each in said if each.startswith(f"{key}: ") and words in each], (key, said)
+    assert len(said) == 6
+    assert "hunter2" not in "".join(said)
+    assert [each for each in made.warnings() if "no reader's key on this host" in each]
+
+
 # -- addresses -------------------------------------------------------------------------------------------
 @pytest.fixture
 def taken(made: Deployment) -> Iterator[None]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
+
+from tests.pki import Pair
 
 
 class Request(NamedTuple):
@@ -24,10 +27,17 @@ class Reply(NamedTuple):
     cut: int | None = None
 
 
-class Receiver:
-    """`answer` is asked for each request; a plain 200 without it."""
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
 
-    def __init__(self, answer: Callable[[Request], Reply] | None = None) -> None:
+    def handle_error(self, *_: object) -> None:
+        """Connections that break are what tests are about."""
+
+
+class Receiver:
+    """`pair`: TLS. `answer` is asked for each request; a plain 200 without it."""
+
+    def __init__(self, answer: Callable[[Request], Reply] | None = None, pair: Pair | None = None) -> None:
         self.requests: list[Request] = []
         self.answer = answer or (lambda _: Reply())
         receiver = self
@@ -63,13 +73,21 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self._scheme = "http" if pair is None else "https"
+        if pair is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*pair)
+            # Shaken hands with in the thread of the connection, so that one that fails stops no other.
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
         self._server.shutdown()

@@ -141,6 +141,19 @@ def test_batches_keep_within_their_bytes(tmp_path: Path) -> None:
     assert len(store.tries) > 3
 
 
+def test_long_records_of_an_attacker_are_not_gathered_by_the_thousand(tmp_path: Path) -> None:
+    store = Store(limits=Limits(items=1000, batch_bytes=20_000, item_bytes=20_000, linger_s=0.0))
+    records = []
+    for number in range(100):
+        path = record.RequestPart(method="GET", path="/" + "x" * 4000)
+        records += [decision(number, request=path), outcome(number, 2 * number)]
+    delivery = Sink(tmp_path, Ledger(*records), store).open()
+    assert delivery.step()
+    assert 1 <= len(store.got) < 10
+    Sink(tmp_path, Ledger(*records), store).run()
+    assert store.got == ids(*range(0, 200, 2))
+
+
 def test_destination_whose_code_fails_loses_nothing(tmp_path: Path) -> None:
     def fail(_batch: Sequence[Piece]) -> Answer:
         raise KeyError("of our own")

@@ -94,12 +94,15 @@ class Delivery:
 
     # -- gathering ----------------------------------------------------------------------------------------
     def _gather(self, stream: Stream) -> list[Item]:
-        """A chunk: as much as one batch may hold, or what there is after `linger_s`."""
+        """A chunk: about as much as one batch may hold, or what there is after `linger_s`."""
         limits = self._destination.limits
         items: list[Item] = []
+        room = limits.batch_bytes
         until: float | None = None
-        while len(items) < limits.items:
-            items += stream.read(limits.items - len(items))
+        while len(items) < limits.items and room > 0:
+            more = stream.read(limits.items - len(items), room)
+            items += more
+            room -= sum(item.bytes for item in more)
             if stream.behind == 0 and not stream.refresh():
                 items += stream.notices(int(self._clock() * 1_000_000))
                 if not items:

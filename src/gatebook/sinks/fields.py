@@ -32,6 +32,9 @@ _OCSF_METHODS = {
 }
 
 
+_EPOCH = datetime.datetime(1970, 1, 1)  # in UTC, and written as such
+
+
 class To(NamedTuple):
     """A name in a schema, and how our value becomes one of it."""
 
@@ -63,8 +66,8 @@ def _s(us: int) -> float:
 
 
 def _iso(us: int) -> str:
-    moment = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(microseconds=us)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    moment = _EPOCH + datetime.timedelta(microseconds=us)
+    return f"{moment.isoformat(timespec='microseconds')}Z"
 
 
 def _otel_method(method: str) -> str:
@@ -435,21 +438,44 @@ def _outcome(found: Access) -> Literal["success", "failure", "unknown"]:
     return "success" if found.response.status < 400 and found.error is None else "failure"
 
 
-def document(item: Item, schema: Schema) -> dict[str, Any]:
-    """The item in that schema's words; what is not known is left out."""
-    known = facts(item)
+class _Step(NamedTuple):
+    """A cell of the table, its paths taken apart once."""
+
+    ours: tuple[str, ...]
+    folders: tuple[str, ...]
+    name: str
+    convert: Callable[[Any], Any] | None
+
+
+def _step(ours: str, cell: str | To) -> _Step:
+    name, convert = (cell, None) if isinstance(cell, str) else cell
+    *folders, last = name.split(".")
+    return _Step(tuple(ours.split(".")), tuple(folders), last, convert)
+
+
+_STEPS: Final = {
+    schema: tuple(_step(row.ours, cell) for row in TABLE if (cell := getattr(row, schema)))
+    for schema in Row._fields
+    if schema != "ours"
+}
+
+
+def document(item: Item, schema: Schema, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The item in that schema's words; what is not known is left out. `known`: its facts, if they are at hand."""
     if schema == "gatebook":
         return plain(item)
+    known = facts(item) if known is None else known
     made: dict[str, Any] = {}
-    for row in TABLE:
-        cell = getattr(row, schema)
-        if not cell:
-            continue
-        value = _get(known, row.ours)
+    for ours, folders, name, convert in _STEPS[schema]:
+        value: Any = known
+        for each in ours:
+            value = value.get(each) if isinstance(value, dict) else None
         if value is None or value == [] or value == {}:
             continue
-        name, convert = (cell, None) if isinstance(cell, str) else cell
-        _put(made, name, value if convert is None else convert(value))
+        into = made
+        for each in folders:
+            into = into.setdefault(each, {})
+        into[name] = value if convert is None else convert(value)
     _CONSTANTS[schema](made, known, item)
     return made
 

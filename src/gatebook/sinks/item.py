@@ -45,6 +45,11 @@ class Item:
     parts: tuple[Part, ...]
 
     @property
+    def bytes(self) -> int:
+        """Of its records; what is sent of it has more, as a rule."""
+        return sum(len(part.record) for part in self.parts)
+
+    @property
     def access(self) -> Access | None:
         return self.found if isinstance(self.found, Access) else None
 

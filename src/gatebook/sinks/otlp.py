@@ -46,7 +46,7 @@ class OTLPDestination:
             severity_number=_SEVERITY[word],  # type: ignore[arg-type]  # an enum, which takes its numbers
             severity_text=word.upper(),
             body=AnyValue(string_value=line(item, known)),
-            attributes=_pairs(document(item, "otel")),
+            attributes=_pairs(document(item, "otel", known)),
             event_name=f"gatebook.{item.kind}",
         )
         trace = known.get("trace_id")

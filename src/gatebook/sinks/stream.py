@@ -75,15 +75,19 @@ class Stream:
         """See what has been written since."""
         return self._source.refresh()
 
-    def read(self, enough: int) -> list[Item]:
-        """What is complete by now, as soon as it is `enough`. Raises Damaged."""
+    def read(self, enough: int, enough_bytes: int | None = None) -> list[Item]:
+        """What is complete by now, as soon as it is `enough`: items, or bytes of records. Raises Damaged."""
         items: list[Item] = []
+        left = enough_bytes
         end = self._source.size
         for index, salt, data in self._source.disclosed(self._next, end):
             self._check_readable()
-            items += self._take(self._part(index, salt, data))
+            taken = self._take(self._part(index, salt, data))
+            items += taken
             self._next = index + 1
-            if len(items) >= enough:
+            if left is not None:
+                left -= sum(item.bytes for item in taken)
+            if len(items) >= enough or (left is not None and left <= 0):
                 return items
         self._check_readable()
         self._next = max(self._next, end)

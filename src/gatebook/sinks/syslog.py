@@ -19,7 +19,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from gatebook.config.sinks import SyslogSink
 from gatebook.errors import EnvironmentFault
@@ -53,18 +53,18 @@ class SyslogDestination:
         self._recent_bytes = 0
 
     def encode(self, item: Item) -> bytes:
-        made = document(item, self._settings.format)
-        message = self._message(item, encode(made))
+        known = facts(item)
+        made = document(item, self._settings.format, known)
+        message = self._message(item, known, encode(made))
         if len(message) > self._settings.max_message:
             # Without the exact records it may fit; the ids say where they are.
             slim = {name: value for name, value in made.items() if name != "ledger"}
-            message = self._message(item, encode(slim))
+            message = self._message(item, known, encode(slim))
         if len(message) > self._settings.max_message:
             raise Unfit(f"a message of {len(message)} bytes; `max_message` is {self._settings.max_message}")
         return b"%d %s" % (len(message), message)
 
-    def _message(self, item: Item, body: bytes) -> bytes:
-        known = facts(item)
+    def _message(self, item: Item, known: dict[str, Any], body: bytes) -> bytes:
         priority = self._settings.facility * 8 + SEVERITY[level(item, known)]
         moment = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(microseconds=item.time_us)
         stamp = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
