@@ -251,9 +251,12 @@ def test_copy_that_was_fetched_is_verified_by_us_and_by_the_script_of_the_docume
     ],
 )
 def test_path_that_is_not_exactly_a_path_of_the_log_gets_nothing(asked: Served, target: bytes) -> None:
-    answer = asked.raw(target)
+    try:
+        answer = asked.raw(target)
+    except ConnectionResetError:  # hung up on before all of the request was read: nothing too
+        answer = b""
     status = answer.partition(b"\r\n")[0]
-    assert status.startswith((b"HTTP/1.1 404", b"HTTP/1.1 400")), answer
+    assert not answer or status.startswith((b"HTTP/1.1 404", b"HTTP/1.1 400")), answer
     assert SECRET not in answer
     assert b"acme/node-1" not in answer
     assert asked.raw(b"/checkpoint").startswith(b"HTTP/1.1 200")

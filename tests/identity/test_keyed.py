@@ -41,7 +41,7 @@ def test_name_says_nothing_without_the_key() -> None:
 def test_subject_is_named_as_in_the_vault(tmp_path: Path) -> None:
     vault = Vault(tmp_path / "vault.sqlite", KEYS.names)
     pseudonym = vault.pseudonym("subject:staff:alice")
-    row = vault._db.execute("SELECT lookup FROM pseudonym WHERE pseudonym = ?", (pseudonym,)).fetchone()
+    row = vault._db.execute("SELECT lookup FROM person WHERE pseudonym = ?", (pseudonym,)).fetchone()
     assert row[0].hex() == KEYS.name("subject", "staff", "alice")
     vault.close()
 
