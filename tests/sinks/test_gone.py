@@ -99,6 +99,16 @@ def test_segment_that_lost_its_end_stops_a_sink(tmp_path: Path) -> None:
         sent(root)
 
 
+def test_ledger_that_was_put_back_to_an_old_copy_stops_a_sink(tmp_path: Path) -> None:
+    caller = Caller(tmp_path)
+    caller.add(20)
+    caller.close()
+    size = reader(tmp_path).size
+    assert sent(tmp_path, Place(next=size)) == []
+    with pytest.raises(Damaged, match=f"has {size} entries, and {size + 1} have been sent"):
+        sent(tmp_path, Place(next=size + 1))
+
+
 def test_new_key_of_the_log_changes_nothing_for_a_sink(tmp_path: Path) -> None:
     rotating = test_rotation.Deployment(tmp_path).make()
     writer = rotating.open()

@@ -47,7 +47,15 @@ class Place(msgspec.Struct, frozen=True):
 
 class Stream:
     def __init__(self, source: Source, place: Place, *, salts: bool = True) -> None:
-        """Raises Damaged where a decision that waits cannot be read. `salts`: give them along."""
+        """Raises Damaged where a decision that waits cannot be read, or the ledger has less than was sent of it.
+
+        `salts`: give them along.
+        """
+        if place.next > source.size:
+            raise Damaged(
+                f"the ledger has {source.size} entries, and {place.next} have been sent of it: is it an old copy? "
+                "New records would get numbers that the sink has seen; see `gatebook verify`"
+            )
         self._source = source
         self._salts = salts
         self._joiner = Joiner(source.origin, source.record)
