@@ -288,10 +288,16 @@ def test_instructions_that_lead_elsewhere_are_tampering(bundle: Path, key: Verif
     assert "tampered: README.txt" in said(checked(forge(bundle, change), key))
 
 
-def test_report_of_another_version_is_not_taken_for_compared(bundle: Path, key: Verifier) -> None:
-    result = checked(forge(bundle, lambda _held: None, software="9.9"), key)
-    assert result.report.worst is None
-    assert any("cannot compare" in text for text in result.report.notes)
+def test_report_that_claims_another_version_is_no_evidence(bundle: Path, key: Verifier) -> None:
+    """The claim is nobody's: with it a forged report would be as good as the genuine one."""
+
+    def change(held: Members) -> None:
+        held["report.html"] = b"<h1>No access was denied in this time</h1>"
+
+    result = checked(forge(bundle, change, software="9.9"), key)
+    assert "incomplete: report.html: was made by another version of gatebook, or changed" in said(result)
+    assert result.report.exit_code == 13
+    assert any("are in the signed tree" in text for text in result.report.rests_on)
 
 
 def test_configuration_that_was_not_in_force_is_tampering(bundle: Path, key: Verifier) -> None:

@@ -113,9 +113,15 @@ def _check_texts(members: Members, claims: Manifest, examined: Examined) -> None
             what = "is not what the records in this bundle give"
             examined.report.found(2, "tampered", name, what, "what it says is not evidence: read the records")
         else:
-            examined.report.note(
-                f"{name} was written by gatebook {claims.software}; this is {__version__}, and cannot compare it"
+            # Whoever forges the report writes any version into the manifest, which nobody signed.
+            what = (
+                f"was made by another version of gatebook, or changed: {claims.software!r} is claimed, and this, "
+                f"{__version__}, gives another text"
             )
+            meaning = (
+                "only the records are proven: what it says is not evidence; verify with the version that made it"
+            )
+            examined.report.found(2, "incomplete", name, what, meaning)
 
 
 def _check_claims(members: Members, claims: Manifest, examined: Examined) -> None:
@@ -178,7 +184,7 @@ def _roots(members: Members, checkpoint: Checkpoint) -> RootAt:
 def _grounds(checked: Checked, key: Verifier) -> list[str]:
     claims, examined = checked.manifest, checked.examined
     said = []
-    if checked.report.worst is None:
+    if checked.report.worst in (None, "incomplete"):
         said.append(f"{examined.disclosed} records are in the signed tree of {claims.size} entries, byte for byte")
     if claims.end > claims.first:
         where = entries(claims.first, claims.end)
