@@ -15,9 +15,11 @@ from tests.cli.test_revoke import Deployment
 
 from gatebook import record
 from gatebook.access import person_page
+from gatebook.cli import forget as forgetting
 from gatebook.cli import unseal as unsealing
 from gatebook.config.load import load
 from gatebook.config.model import Grantable
+from gatebook.errors import EnvironmentFault
 from gatebook.identity import api_key_file, grant_file, revocation_file
 from gatebook.identity.grant_file import Person as Actor
 from gatebook.ledger import keys as ledger_keys
@@ -246,10 +248,33 @@ def test_keys_that_name_the_person_are_told_and_left_to_whoever_ends_them(acme: 
     assert key.subject == "bob"
     assert acme._run("key", "revoke", key.id, "-c", str(acme.config)).code == 0
     again = acme.forget("bob", "--identity", "partners", "--reason", "request 17")
-    assert again.code == 3  # the vault knows nobody of that name any more
+    assert again.code == 0, again.err  # the vault knows nobody of that name any more, but that file did
+    assert "nothing was erased" not in again.err
+    action, detail = acme.actions()[-1]
+    assert (action, detail) == ("erase.names", {"keys": [key.id], "count": 1, "reason": "request 17"})
     (key,) = api_key_file.read(acme.paths.api_keys)
     assert (key.subject, key.state(time.time())) == (key.id, "revoked")
     assert "bob" not in acme.paths.api_keys.read_text()
+    assert "bob" not in json.dumps(acme.records())
+    assert acme.forget("bob", "--identity", "partners", "--reason", "request 17").code == 3  # nothing is left
+
+
+def test_name_that_cannot_be_put_on_record_stays(acme: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file would have changed with nobody knowing who did it."""
+    made = acme._run(
+        *("key", "create", "--identity", "partners", "--subject", "bob", "--roles", "reader", "--ttl", "1d"),
+        *("-c", str(acme.config)),
+    )
+    assert made.code == 0, made.err
+    (key,) = api_key_file.read(acme.paths.api_keys)
+    assert acme._run("key", "revoke", key.id, "-c", str(acme.config)).code == 0
+
+    def fails(*_: object) -> int:
+        raise EnvironmentFault("no recorder")
+
+    monkeypatch.setattr(forgetting, "submit", fails)
+    assert acme.forget("bob", "--identity", "partners", "--reason", "request 17").code == 3
+    assert "bob" in acme.paths.api_keys.read_text()
 
 
 def test_address_of_nobody_is_forgotten(acme: People) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gatebook import record
 from gatebook.cli.actor import whoever
 from gatebook.cli.erased import await_receipt, say_receipt
 from gatebook.cli.option import DEFAULT_CONFIG, SET_UP, ConfigPath, Json
@@ -21,8 +23,8 @@ from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault, UsageError
 from gatebook.identity.keyed import read_keys
 from gatebook.identity.stored import Stored, Unlinked, stored, unlink
-from gatebook.recorder.forget import NOBODY
-from gatebook.recorder.submit import order
+from gatebook.recorder.forget import MAX_LISTED, NOBODY
+from gatebook.recorder.submit import order, submit
 from gatebook.scrub import Scrubber
 
 _scrub = Scrubber().scrub
@@ -70,10 +72,25 @@ def forget(
         told = _order(configuration, {"lookup": target.key, "provider": target.provider, **by})
         # A crash from here on: the log has forgotten them; the same command again does the rest.
         now = time.time()
-        unlinked = unlink(paths, target.provider, subject, target.key, now, secrets.token_bytes)
+        unlinked = unlink(
+            paths,
+            target.provider,
+            subject,
+            target.key,
+            now,
+            secrets.token_bytes,
+            partial(_announce, configuration, by),
+        )
         elsewhere = stored(paths, target.provider, subject, target.key, now)
         if target.provider is None:
             warn("known by a pseudonym alone: keys and clients in the person's name were not looked for")
+    if told is None and any(unlinked):
+        if as_json:
+            say_json({**unlinked._asdict(), "elsewhere": [each._asdict() for each in elsewhere]})
+            return
+        say("forgotten: the vault had no row of theirs any more; what else led to records is gone")
+        _say_elsewhere(elsewhere, unlinked)
+        return
     if told is None:
         _say_elsewhere(elsewhere, unlinked)
         raise EnvironmentFault(
@@ -102,6 +119,13 @@ def _order(configuration: Configuration, asked: dict[str, Any]) -> dict[str, Any
         if NOBODY not in str(error):
             raise
         return None
+
+
+def _announce(configuration: Configuration, by: dict[str, str], what: str, ids: list[str]) -> None:
+    """Their ids, never whose they were: on record before the file is changed."""
+    detail = {what: ids[:MAX_LISTED], "count": len(ids), "reason": by["reason"]}
+    now_us = time.time_ns() // 1000
+    submit(configuration, [record.Admin(time_us=now_us, action="erase.names", actor=by["actor"], detail=detail)])
 
 
 def _say_elsewhere(elsewhere: list[Stored], unlinked: Unlinked) -> None:

@@ -140,7 +140,7 @@ def _find(keys: tuple[ApiKey, ...], key_id: str) -> ApiKey:
     return found
 
 
-def unlink(path: Path, provider: str, subject: str, *, now: float) -> int:
+def unlink(path: Path, provider: str, subject: str, *, now: float, announce: Callable[[list[str]], object]) -> int:
     """That person was forgotten: their keys that open nothing any more lose the name. How many.
 
     Records name a key by its id, and this file its owner. Raises EnvironmentFault.
@@ -153,11 +153,11 @@ def unlink(path: Path, provider: str, subject: str, *, now: float) -> int:
             else key
             for key in keys
         )
-        changed = sum(new is not old for new, old in zip(after, keys, strict=True))
+        changed = [old.id for new, old in zip(after, keys, strict=True) if new is not old]
         if changed:
-            # That they were forgotten is on record; what is refused stays refused.
-            change.become(Document(version=1, keys=after), lambda: None)
-    return changed
+            # What is refused stays refused.
+            change.become(Document(version=1, keys=after), lambda: announce(changed))
+    return len(changed)
 
 
 def revoke(path: Path, key_id: str, *, now: float, announce: Announce) -> tuple[ApiKey, bool]:

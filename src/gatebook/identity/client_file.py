@@ -148,7 +148,7 @@ def create(
     return Made(secret, client)
 
 
-def unlink(path: Path, provider: str, subject: str, *, now: float) -> int:
+def unlink(path: Path, provider: str, subject: str, *, now: float, announce: Callable[[list[str]], object]) -> int:
     """That person was forgotten: their clients that get nothing any more lose the name. How many.
 
     Records name a client by its id, and this file whom it is. Raises EnvironmentFault.
@@ -161,11 +161,11 @@ def unlink(path: Path, provider: str, subject: str, *, now: float) -> int:
             else client
             for client in clients
         )
-        changed = sum(new is not old for new, old in zip(after, clients, strict=True))
+        changed = [old.id for new, old in zip(after, clients, strict=True) if new is not old]
         if changed:
-            # That they were forgotten is on record; what is refused stays refused.
-            change.become(Document(version=1, clients=after), lambda: None)
-    return changed
+            # What is refused stays refused.
+            change.become(Document(version=1, clients=after), lambda: announce(changed))
+    return len(changed)
 
 
 def revoke(path: Path, client_id: str, *, now: float, announce: Announce) -> tuple[Client, bool]:

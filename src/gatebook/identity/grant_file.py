@@ -162,7 +162,7 @@ def complete(path: Path, grant_id: str, announce: Announce) -> Grant:
     return _step(path, grant_id, completed, announce)
 
 
-def unlink(path: Path, key: str, *, now: float) -> int:
+def unlink(path: Path, key: str, *, now: float, announce: Callable[[list[str]], object]) -> int:
     """Whoever `key` names was forgotten: their grants that give nothing any more go. How many.
 
     Records name a grant by its id, and this file the person by it. Raises EnvironmentFault.
@@ -174,10 +174,11 @@ def unlink(path: Path, key: str, *, now: float) -> int:
             for entry in entries
             if entry.key != key or not (entry.completed or entry.state(now) in ("denied", "expired"))
         )
-        if len(left) < len(entries):
-            # That they were forgotten is on record; these gave nothing to anybody.
-            change.become(Document(version=1, grants=left), lambda: None)
-    return len(entries) - len(left)
+        gone = [entry.id for entry in entries if entry not in left]
+        if gone:
+            # These gave nothing to anybody.
+            change.become(Document(version=1, grants=left), lambda: announce(gone))
+    return len(gone)
 
 
 def _step(path: Path, grant_id: str, change_it: Callable[[Grant], Grant], announce: Announce) -> Grant:

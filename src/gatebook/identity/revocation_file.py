@@ -123,11 +123,19 @@ def _covers(old: Revocation, new: Revocation) -> bool:
 FORGOTTEN = "somebody who was forgotten"
 
 
-def unlink(path: Path, key: str, *, now: float, random: Callable[[int], bytes]) -> int:
+def unlink(
+    path: Path,
+    key: str,
+    *,
+    now: float,
+    random: Callable[[int], bytes],
+    announce: Callable[[list[str]], object],
+) -> int:
     """Whoever `key` names was forgotten: what refuses them stays, what leads from it to records goes. How many.
 
     The record of a revocation gives its id and the pseudonym, this file the id and the keyed name: together they
-    would tell who it was to anybody who has pseudonym.key and guesses. So it gets another id.
+    would tell who it was to anybody who has pseudonym.key and guesses. So it gets another id. `announce` is
+    told the old ids alone.
     """
     with kept.change(path, KIND) as change:
         entries = change.document.revocations
@@ -141,11 +149,11 @@ def unlink(path: Path, key: str, *, now: float, random: Callable[[int], bytes]) 
                     entry, id=made, shown=FORGOTTEN, reason=FORGOTTEN, created=int(now)
                 )
             after.append(entry)
-        changed = sum(new is not old for new, old in zip(after, entries, strict=True))
+        changed = [old.id for new, old in zip(after, entries, strict=True) if new is not old]
         if changed:
-            # That they were forgotten is on record; this refuses neither more nor less than before.
-            change.become(Document(version=1, revocations=tuple(after)), lambda: None)
-    return changed
+            # This refuses neither more nor less than before.
+            change.become(Document(version=1, revocations=tuple(after)), lambda: announce(changed))
+    return len(changed)
 
 
 def undo(path: Path, revocation_id: str, *, announce: Announce) -> Revocation:

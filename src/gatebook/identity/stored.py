@@ -8,6 +8,7 @@ shut; they lose what leads from them to records. Never names anybody in what it 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from gatebook.identity import api_key_file, client_file, grant_file, revocation_file
@@ -60,18 +61,30 @@ def stored(paths: Paths, provider: str | None, subject: str | None, key: str, no
 
 
 def unlink(
-    paths: Paths, provider: str | None, subject: str, key: str, now: float, random: Callable[[int], bytes]
+    paths: Paths,
+    provider: str | None,
+    subject: str,
+    key: str,
+    now: float,
+    random: Callable[[int], bytes],
+    announce: Callable[[str, list[str]], object],
 ) -> Unlinked:
-    """What led from the name to records goes; what is refused stays refused. Raises EnvironmentFault."""
+    """What led from the name to records goes; what is refused stays refused. Raises EnvironmentFault.
+
+    `announce`: of what, and their ids, before a file is changed; what it raises leaves that file as it was.
+    """
     revocations = grants = credentials = 0
     if any(entry.key == key for entry in revocation_file.read(paths.revocations)):
-        revocations = revocation_file.unlink(paths.revocations, key, now=now, random=random)
+        say = partial(announce, "revocations")
+        revocations = revocation_file.unlink(paths.revocations, key, now=now, random=random, announce=say)
     if any(entry.key == key for entry in grant_file.read(paths.grants)):
-        grants = grant_file.unlink(paths.grants, key, now=now)
+        grants = grant_file.unlink(paths.grants, key, now=now, announce=partial(announce, "grants"))
     if provider is not None:
         who = (provider, subject)
         if any((each.provider, each.subject) == who for each in api_key_file.read(paths.api_keys)):
-            credentials += api_key_file.unlink(paths.api_keys, *who, now=now)
+            say = partial(announce, "keys")
+            credentials += api_key_file.unlink(paths.api_keys, *who, now=now, announce=say)
         if any((each.provider, each.subject) == who for each in client_file.read(paths.clients)):
-            credentials += client_file.unlink(paths.clients, *who, now=now)
+            say = partial(announce, "clients")
+            credentials += client_file.unlink(paths.clients, *who, now=now, announce=say)
     return Unlinked(revocations, grants, credentials)

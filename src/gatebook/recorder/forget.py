@@ -47,14 +47,14 @@ def forget(hands: Hands, parameters: Parameters) -> dict[str, Any]:
     lookup = _lookup(hands.vault, asked)
     with holds.standing(hands.paths.holds) as standing:
         rows = hands.vault.rows(lookup)
-        if not rows:
-            raise EnvironmentFault(NOBODY)
         pseudonyms = [row.pseudonym for row in rows]
         names = frozenset({lookup.hex(), *(each.hex() for each in pseudonyms)})
         try:
             holds.refuse(holds.blocking(standing, names=names))
         except GatebookError as error:
             raise EnvironmentFault(str(error)) from None
+        if not rows:
+            raise EnvironmentFault(NOBODY)
         made = record.Admin(
             time_us=time.time_ns() // 1000,
             action="erase.subject",
