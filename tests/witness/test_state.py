@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.witness.logs import NOW, Log
 
-from gatebook.errors import Damaged, EnvironmentFault, Tampered
+from gatebook.errors import Damaged, EnvironmentFault, LedgerBusy, Tampered
 from gatebook.ledger.files import Files
 from gatebook.ledger.note import Checkpoint, Cosigner, check_note, sign_note
 from gatebook.witness.protocol import SIZE_TYPE, Request, encode_request, parse_cosignatures
@@ -154,6 +154,24 @@ def test_two_requests_at_once_cannot_roll_back(state: State, folder: Path) -> No
 def test_second_process_is_turned_away(state: State, folder: Path) -> None:
     with pytest.raises(EnvironmentFault, match="another process"):
         State(folder, lambda: NOW)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_lock_that_is_removed_does_not_let_two_processes_cosign_two_histories(
+    folder: Path, replaced: bool
+) -> None:
+    first = State(folder, lambda: NOW)
+    assert first.add(LOG.ask(0, 5)).status == 200
+    (folder / "lock").unlink()
+    second = State(folder, lambda: NOW) if replaced else None
+    if second is not None:
+        assert second.add(LOG.ask(5, 9)).status == 200
+    with pytest.raises(LedgerBusy, match="another process may be this witness"):
+        first.add(Log(fork_at=7).ask(5, 9))
+    first.close()
+    if second is not None:
+        cosigned(second.add(LOG.ask(9, 12)), LOG, 12, folder)
+        second.close()
 
 
 def test_clock_that_stands_at_nothing_cosigns_nothing(folder: Path) -> None:

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from gatebook.errors import Damaged, EnvironmentFault, LedgerError, Tampered
+from gatebook.errors import Damaged, EnvironmentFault, LedgerBusy, LedgerError, Tampered
 from gatebook.ledger.consistency import check_consistency
 from gatebook.ledger.files import Files
 from gatebook.ledger.note import (
@@ -194,6 +194,7 @@ class State:
         self._descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._check_lock()  # deleted between open and flock: then this lock locks nothing
             self._last = {each.log.name: each.checkpoint for each in watched(folder)}
         except BlockingIOError:
             os.close(self._descriptor)
@@ -204,6 +205,19 @@ class State:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _check_lock(self) -> None:
+        """Raises LedgerBusy when somebody removed or replaced the file: another process may hold the new one."""
+        mine = os.fstat(self._descriptor)
+        try:
+            found = (self._folder / _LOCK).lstat()
+        except FileNotFoundError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
+            raise LedgerBusy(
+                f"{self._folder / _LOCK}: removed or replaced under us; another process may be this witness: "
+                f"nothing is cosigned any more; end all of them, and start one"
+            )
 
     @property
     def vkey(self) -> str:
@@ -258,6 +272,7 @@ class State:
         line = self._cosigner.cosign(note.text, time_s)
         theirs = [each for each in note.lines if (each.name, each.key_id) == (verifier.name, verifier.key_id)]
         kept = encode_note(Note(note.text, (*theirs[:1], line)))
+        self._check_lock()
         self._files.store(_path(self._folder, checkpoint.origin, "checkpoint"), kept, durable=True)
         # A crash within `store`: the old note or the new one is there, and nobody has got the cosignature.
         self._last[checkpoint.origin] = checkpoint
