@@ -10,7 +10,7 @@ from tests.evidence.place import Members, Place, at, forge, members
 
 from gatebook.errors import LedgerError, Tampered
 from gatebook.evidence.check import Checked, check
-from gatebook.ledger.keys import load_verifier
+from gatebook.ledger.keys import load_signer, load_verifier
 from gatebook.ledger.note import Signer, Verifier, sign_note
 
 HOUR = ("--since", at(30), "--until", at(90))
@@ -99,3 +99,23 @@ def test_bundle_without_its_keys_is_not_proven_to_an_older_key(
     assert "log/keys" in members(path)
     with pytest.raises(LedgerError):
         checked(forge(path, change), old)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_superseded_key_signs_for_nothing_that_came_after_it(
+    run: Run, place: Place, old: Verifier, tmp_path: Path, listed: bool
+) -> None:
+    """Not even to an auditor who has that key, nor when the bundle hides which one came next."""
+    thief = load_signer(place.paths.keys)
+    rotate(run, place)
+
+    def change(held: Members) -> None:
+        text = held["log/checkpoint"].decode().partition("\n\n")[0] + "\n"
+        held["log/checkpoint"] = sign_note(text, thief)
+        held["log.pub"] = old.vkey.encode() + b"\n"
+        if not listed:
+            del held["log/keys"]
+
+    path = forge(export(run, place, tmp_path / "e.zip"), change)
+    with pytest.raises(Tampered, match="it is the turn of key"):
+        checked(path, old)
