@@ -38,8 +38,8 @@ class Noting(Files):
         super().sync_folder(path)
 
     def remove(self, path: Path) -> None:
+        super().remove(path)  # what is not there is no step
         self.steps.append("remove")
-        super().remove(path)
 
 
 @given(
@@ -71,6 +71,20 @@ def test_deletion_is_durable_and_may_be_repeated(tmp_path: Path) -> None:
     assert files.steps == ["remove", "sync_folder"]
     assert store.get(ID) is None
     store.delete(ID)
+    assert list(tmp_path.iterdir()) == []
+
+
+class KilledBeforeTheName(Files):
+    def rename(self, old: Path, new: Path) -> None:
+        raise KeyboardInterrupt
+
+
+def test_half_replaced_dek_does_not_outlive_its_deletion(tmp_path: Path) -> None:
+    Deks(tmp_path).put(ID, ROWS)
+    with pytest.raises(KeyboardInterrupt):
+        Deks(tmp_path, KilledBeforeTheName()).replace(ID, ROWS[:1])
+    assert len(list(tmp_path.iterdir())) == 2
+    Deks(tmp_path).delete(ID)
     assert list(tmp_path.iterdir()) == []
 
 

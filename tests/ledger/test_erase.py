@@ -85,6 +85,22 @@ def test_old_key_and_file_are_destroyed(root: Path) -> None:
     caller.close()
 
 
+def test_key_that_a_killed_replacement_left_is_gone_after_the_next_start(root: Path) -> None:
+    caller = Caller(root)
+    caller.add(5)
+    caller.close()
+    (dek,) = (root / "deks").iterdir()
+    left = dek.with_name(dek.name + ".new")
+    shutil.copyfile(dek, left)
+    files = Disk(root)
+    caller = Caller(root, files=files)
+    assert not left.exists()
+    assert dek.exists()
+    removal = files.steps.index(Step("remove", path=str(left.relative_to(root))))
+    assert files.steps[removal + 1] == Step("sync_folder", path="deks")
+    caller.close()
+
+
 def test_redactions_of_one_segment_chain(root: Path) -> None:
     caller = Caller(root)
     caller.add(5)

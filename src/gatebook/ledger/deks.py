@@ -94,10 +94,20 @@ class Deks:
 
     def delete(self, dek_id: bytes) -> None:
         """Nobody can read its segment again. Durable on return; it is no error when there is none."""
-        with contextlib.suppress(FileNotFoundError):
-            self._files.remove(self._path(dek_id))
+        path = self._path(dek_id)
+        for name in (path, path.with_name(path.name + ".new")):  # `replace` may have been killed within
+            with contextlib.suppress(FileNotFoundError):
+                self._files.remove(name)
         # A crash before here may bring the file back: an erasure is done when this has returned, and only then.
         self._files.sync_folder(self._folder)
+
+    def sweep(self) -> None:
+        """What a `replace` that was killed has left: wrapped keys that no deletion knew of. Durable on return."""
+        left = [path for path in self._folder.glob("*.new") if not path.is_dir()]
+        for path in left:
+            self._files.remove(path)
+        if left:
+            self._files.sync_folder(self._folder)
 
 
 def _without_waiting(path: str, flags: int) -> int:

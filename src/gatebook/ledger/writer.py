@@ -128,6 +128,7 @@ class Writer:
             )
             found = recover(ledger, lock, *verifiers)
             handover = missing_handover(found.in_force, signer, also)
+            segments.deks.sweep()  # nothing has been changed before this
             reserve = Reserve(files, ledger / "reserve", reserve_bytes)
             reserve.make()
             signers = [signer, *(one for one in also if one.public != signer.public)]
