@@ -287,20 +287,25 @@ def test_bytes_that_were_moved_about_before_are_gone_too(tmp_path: Path) -> None
     opened.close()
 
 
-def test_bytes_that_somebody_has_left_in_a_free_page_are_gone_too(tmp_path: Path) -> None:
-    """As another program leaves them that deletes without overwriting: then the file is written anew."""
-    path = tmp_path / "vault.sqlite"
-    opened = Vault(path, KEY)
-    opened.pseudonym(ALICE)
-    opened.pseudonym(BOB)
-    opened.sync()
-    (row,) = opened.rows(lookup(ALICE))
+def _leave_copy(path: Path, row: Row) -> None:
+    """As another program does that deletes without overwriting."""
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("PRAGMA secure_delete = OFF")
     other.execute("CREATE TABLE copy (key BLOB)")
     other.execute("INSERT INTO copy VALUES (?)", (row.key,))
     other.execute("DELETE FROM copy")
     other.close()
+
+
+def test_bytes_that_somebody_has_left_in_a_free_page_are_gone_too(tmp_path: Path) -> None:
+    """The file is written anew."""
+    path = tmp_path / "vault.sqlite"
+    opened = Vault(path, KEY)
+    opened.pseudonym(ALICE)
+    opened.pseudonym(BOB)
+    opened.sync()
+    (row,) = opened.rows(lookup(ALICE))
+    _leave_copy(path, row)
     assert remains(path, [row._replace(lookup=row.key)])
     statements: list[str] = []
     opened._db.set_trace_callback(statements.append)
@@ -309,6 +314,32 @@ def test_bytes_that_somebody_has_left_in_a_free_page_are_gone_too(tmp_path: Path
     assert remains(path, [row]) == []
     assert len(opened.rows(lookup(BOB))) == 1
     opened.close()
+
+
+def test_crash_after_the_rows_are_gone_leaves_none_of_their_bytes_in_a_free_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next process cannot look for what it does not know any more."""
+    path = tmp_path / "vault.sqlite"
+    opened = Vault(path, KEY)
+    opened.pseudonym(ALICE)
+    opened.sync()
+    (row,) = opened.rows(lookup(ALICE))
+    _leave_copy(path, row)
+
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Vault, "_wipe", die)
+        with pytest.raises(Killed):
+            opened.destroy([row.pseudonym])
+    opened.close()
+    opened = Vault(path, KEY)
+    assert opened.rows(lookup(ALICE)) == []
+    opened.destroy([row.pseudonym])
+    opened.close()
+    assert remains(path, [row]) == []
 
 
 # -- where it is interrupted --------------------------------------------------------------------------------

@@ -256,7 +256,8 @@ class Vault:
             self._wipe()
             secrets = [bytes(part) for row in gone if row is not None for part in (row[0], row[3])]
             content = self._path.read_bytes()
-            if any(each in content for each in secrets):
+            # Of a row that was gone already, before a crash perhaps, nobody knows what to look for.
+            if None in gone or any(each in content for each in secrets):
                 self._db.execute("VACUUM")  # SQLite zeroes what it deletes, but for what it had moved before
                 self._wipe()
 
