@@ -162,6 +162,14 @@ def take_from_old(deployment: Deployment, reader_id: bytes) -> Taken:
     return Taken(changed, only)
 
 
+def check_free(path: Path) -> None:
+    """Raises EnvironmentFault when `write_new` would, as far as that shows before."""
+    if path.exists() or path.is_symlink():
+        raise EnvironmentFault(f"{path}: exists already; name another file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise EnvironmentFault(f"{path.parent}: no folder that can be written to; name another file")
+
+
 def write_new(path: Path, data: bytes) -> None:
     """A private file, durable on return; never over another one. Raises EnvironmentFault."""
     try:

@@ -362,7 +362,9 @@ def test_who_was_forgotten_cannot_be_unsealed_even_with_the_right_guess(
     ran = acme.unseal(made.id, "--reason", "incident 4711")
     assert ran.code == 1
     assert "was forgotten" in ran.err
+    assert acme.actions()[-1][0] == "person.unseal.failed"  # nobody saw anything
     assert acme.unseal(f"{2:032x}", "--reason", "incident 4711").code == 0
+    assert acme.actions()[-1][0] == "person.unseal"
 
 
 def test_vault_restored_from_yesterday_opens_again_what_was_erased_and_the_log_shows_it(

@@ -256,6 +256,7 @@ def test_weak_or_shown_passphrase_makes_no_file_and_deletes_nothing(
         assert ran.code != 0
         assert words in ran.err
     assert not away.exists()
+    assert [each["action"] for each in acts(run, str(logged.config))] == ["key.create"]
     assert (logged.paths.keys / "reader.key").exists()
 
 
@@ -280,6 +281,11 @@ def test_nothing_is_ever_written_over_and_then_nothing_is_deleted(
     ran = run("keys", "take-away", "-o", str(away), "--passphrase-file", str(secret), "-c", str(logged.config))
     assert (ran.code, away.read_text()) == (3, "precious")
     assert (logged.paths.keys / "reader.key").exists()
+    for out, words in ((away, "exists already"), (tmp_path / "none" / "away.pem", "no folder")):
+        ran = run("keys", "export", "-o", str(out), "--passphrase-file", str(secret), "-c", str(logged.config))
+        assert (ran.code, words in ran.err) == (3, True)
+    assert away.read_text() == "precious"
+    assert [each["action"] for each in acts(run, str(logged.config))] == ["key.create"]
 
 
 def test_new_reader_takes_the_old_ones_place(

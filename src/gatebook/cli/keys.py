@@ -254,18 +254,20 @@ def export(
     found = load_reader(reader, acting.paths.keys)
     if out is None:
         raise typer.BadParameter("name the file to make", param_hint="--out")
-    acting.record("keys.export", key=found.id.hex(), to="passphrase" if transit_key is None else "kms")
+    readers.check_free(out)
     if transit_key is not None:
-        readers.write_new(out, sealed.seal(found, transit(mount, transit_key), mount, transit_key))
-        path = out
+        data = sealed.seal(found, transit(mount, transit_key), mount, transit_key)
     else:
-        path = _exported(found, out, passphrase_file)
-    if load_reader(path, acting.paths.keys, passphrase_file).id != found.id:
-        raise EnvironmentFault(f"{path}: does not hold what was written to it; is that disk sound?")
+        data = _protected(found, passphrase_file)
+    # What can be refused has been: the record is of an export, not of a wish.
+    acting.record("keys.export", key=found.id.hex(), to="passphrase" if transit_key is None else "kms")
+    readers.write_new(out, data)
+    if load_reader(out, acting.paths.keys, passphrase_file).id != found.id:
+        raise EnvironmentFault(f"{out}: does not hold what was written to it; is that disk sound?")
     if as_json:
-        say_json({"file": str(path), "id": found.id.hex()[:16]})
+        say_json({"file": str(out), "id": found.id.hex()[:16]})
     else:
-        say(f"{path} holds the key of reader {found.id.hex()[:16]}, and opens")
+        say(f"{out} holds the key of reader {found.id.hex()[:16]}, and opens")
 
 
 def take_away(
@@ -307,9 +309,13 @@ def take_away(
 def _exported(found: keys.Reader, out: Path | None, passphrase_file: Path | None) -> Path:
     if out is None:
         raise typer.BadParameter("name the file to make", param_hint="--out")
-    secret = passphrase("Passphrase for the new file: ", passphrase_file, twice=True)
-    readers.write_new(out, protect(found.key, secret, os.urandom(SALT_BYTES), os.urandom(16)))
+    readers.write_new(out, _protected(found, passphrase_file))
     return out
+
+
+def _protected(found: keys.Reader, passphrase_file: Path | None) -> bytes:
+    secret = passphrase("Passphrase for the new file: ", passphrase_file, twice=True)
+    return protect(found.key, secret, os.urandom(SALT_BYTES), os.urandom(16))
 
 
 def _acting(config: Path) -> Deployment:

@@ -59,9 +59,15 @@ def unseal(
     if found.sealed is None or found.id is None:
         raise GatebookError(f"request {found.id or request}: nothing is sealed in its record")
     detail = {"request": found.id, "index": found.index, "pseudonym": found.sealed.under, "reason": reason}
+    values: dict[str, str] = {}
+    if may_unseal(configuration):
+        try:
+            rows = vault.find(paths.vault, found.sealed.under)
+            values = opened_values(rows, read_keys(paths), found, erased_since(paths, found.index))
+        except GatebookError:
+            _record(configuration, "person.unseal.failed", detail)
+            raise
     permit(configuration, "person.unseal", detail)
-    rows = vault.find(paths.vault, found.sealed.under)
-    values = opened_values(rows, read_keys(paths), found, erased_since(paths, found.index))
     if as_json:
         say_json({"id": found.id, "index": found.index, "under": found.sealed.under, "unsealed": values})
         return
@@ -85,16 +91,17 @@ def permit(configuration: Configuration, action: str, detail: dict[str, Any]) ->
     """Put it on record; on return it may be shown. Raises EnvironmentFault for whom `audit.unseal` omits."""
     who = whoever()
     allowed = may_unseal(configuration)
-    said = action if allowed else f"{action}.refused"
-    submit(
-        configuration,
-        [record.Admin(time_us=time.time_ns() // 1000, action=said, actor=who.actor, detail=detail)],
-    )
+    _record(configuration, action if allowed else f"{action}.refused", detail)
     # A crash here leaves on record what nobody has seen; what is seen is always on record.
     if not allowed:
         raise EnvironmentFault(
             f"{who.name or who.actor} may unseal nothing: `audit.unseal` does not name them; this is on record"
         )
+
+
+def _record(configuration: Configuration, action: str, detail: dict[str, Any]) -> None:
+    now_us = time.time_ns() // 1000
+    submit(configuration, [record.Admin(time_us=now_us, action=action, actor=whoever().actor, detail=detail)])
 
 
 def erased_since(paths: Paths, start: int) -> frozenset[str]:
