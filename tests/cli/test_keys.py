@@ -167,7 +167,12 @@ def test_taken_away_key_reads_with_its_passphrase_alone_and_the_recorder_goes_on
     assert away.stat().st_mode & 0o777 == 0o600
     assert b"ENCRYPTED PRIVATE KEY" in away.read_bytes()
     logged.add(decision(9))
-    assert "no such key" in run("log", *config).err
+    for command in (("log",), ("prove", "11"), ("keys", "rewrap")):
+        ran = run(*command, *config)
+        assert (ran.code, "name it with --reader FILE" in ran.err, "init" in ran.err) == (3, True, False), command
+    ran = run("log", "--reader", str(tmp_path / "nowhere.pem"), *config)
+    assert (ran.code, "nowhere.pem: no such file" in ran.err) == (3, True)
+    assert run("sinks", "list", *config).code == 0
     assert run("verify", "--json", *config).json()["levels"][2]["result"] == "not tried"
     ran = run("log", "--reader", str(away), *config)
     assert (ran.code, "GATEBOOK_READER_PASSPHRASE_FILE" in ran.err) == (3, True)

@@ -21,9 +21,13 @@ NAMED_BY = "GATEBOOK_READER_PASSPHRASE_FILE"
 
 def load_reader(named: Path | None, folder: Path, passphrase_file: Path | None = None) -> keys.Reader:
     """From the file that was named, or from reader.key or reader.kms. Raises EnvironmentFault, Damaged."""
-    path = named or default(folder) or folder / keys.READER_KEY
-    if path.is_dir():
-        path = default(path) or path / keys.READER_KEY
+    path = named or default(folder)
+    if path is not None and path.is_dir():
+        path = default(path)
+    if path is None:
+        raise EnvironmentFault(f"{named or folder}: no reader's key on this host: name it with --reader FILE")
+    if not path.exists():
+        raise EnvironmentFault(f"{path}: no such file; --reader names the reader's private key, or a copy of it")
     data = keys.read_key_file(path, secret=False)
     if not data.startswith(sealed.MARK):
         return keys.load_reader(path, lambda place: passphrase(f"Passphrase of {place}: ", passphrase_file))

@@ -19,12 +19,13 @@ from rich.text import Text
 from gatebook import record
 from gatebook.access.filter import parse_time
 from gatebook.cli.actor import whoever
-from gatebook.cli.opened import ReaderKey, open_log
+from gatebook.cli.opened import ReaderKey, log_verifier, open_log
 from gatebook.cli.option import DEFAULT_CONFIG, RUN, ConfigPath, Json
 from gatebook.cli.report import harmless, note, paint, say, say_json
 from gatebook.cli.revoke import deployment
 from gatebook.config.model import Configuration
 from gatebook.errors import UsageError
+from gatebook.ledger.prove import Tree
 from gatebook.recorder.submit import submit
 from gatebook.sinks import trial
 from gatebook.sinks.cursor import Book
@@ -36,19 +37,20 @@ _COLOURS = {"sending": "32", "waiting": "33", "paused": "31", "stuck": "31"}
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The sink's name in the configuration.")]
 
 
-def list_sinks(config: ConfigPath = DEFAULT_CONFIG, reader_key: ReaderKey = None, as_json: Json = False) -> None:
+def list_sinks(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """Show how far each sink has come: entries and seconds behind, what was refused for good, and why it waits.
 
     Example: `gatebook sinks list --json | jq '.sinks[] | select(.behind > 1000)'`
     """
     configuration, paths = deployment(config)
-    reader, _ = open_log(config, reader_key)
+    # The signed size needs no reader's key: whoever has taken it away sees here what pauses.
+    size = Tree(paths.ledger, log_verifier(paths)).checkpoint().size
     now_us = time.time_ns() // 1000
     told = []
     for name, settings in sorted(configuration.sinks.items()):
         book = Book(paths.sinks, name)
         cursor, state = book.cursor(configuration.origin), book.state()
-        behind = reader.size - (cursor.place.next if cursor is not None else 0)
+        behind = size - (cursor.place.next if cursor is not None else 0)
         told.append(
             {
                 "sink": name,
@@ -66,7 +68,7 @@ def list_sinks(config: ConfigPath = DEFAULT_CONFIG, reader_key: ReaderKey = None
             }
         )
     if as_json:
-        say_json({"origin": configuration.origin, "size": reader.size, "sinks": told})
+        say_json({"origin": configuration.origin, "size": size, "sinks": told})
         return
     if not told:
         note("No sinks in this configuration.")

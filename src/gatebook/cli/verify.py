@@ -168,6 +168,8 @@ def named_key(key: str) -> Verifier:
             return Verifier.from_vkey(key.strip())
         except Damaged as error:
             raise EnvironmentFault(f"--key: {error}") from None
+    if not path.exists():
+        raise EnvironmentFault(f"{path}: no such file; --key names a copy of log.pub")
     with _named_for(path, "log.pub"):
         return keys.load_verifier(path)
 
