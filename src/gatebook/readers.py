@@ -126,14 +126,15 @@ def rewrap(
     """Every old segment for every reader of now. May be stopped and begun again."""
     there = keys.named_recipients(deployment.paths.keys)
     deployment.record("keys.rewrap", readers=sorted(there), by=reader.id.hex()[:16])
-    deks, changed, shut = Deks(deployment.paths.deks), 0, set[bytes]()
+    deks, changed, unreadable, shut = Deks(deployment.paths.deks), 0, 0, set[bytes]()
     for recipient in there.values():
         for portion in rows_for(recipient, deks, reader, MAX_DEKS):
             shut.update(portion.shut)
             if portion.rows:
-                changed += int(_order(deployment, "keys.wrap", _rows(portion.rows))["changed"])
+                told = _order(deployment, "keys.wrap", _rows(portion.rows))
+                changed, unreadable = changed + int(told["changed"]), unreadable + int(told["unreadable"])
                 progress(changed)
-    return Rewrapped(changed, len(shut))
+    return Rewrapped(changed, len(shut) + unreadable)
 
 
 def _rows(rows: dict[bytes, keys.Wrapped]) -> dict[str, Any]:
@@ -145,21 +146,26 @@ def _order(deployment: Deployment, verb: str, parameters: dict[str, Any]) -> dic
 
 
 class Taken(NamedTuple):
-    """`changed`: parts that were taken away. `only`: DEKs that keep theirs, having no other reader."""
+    """`changed`: parts that were taken away. `only`: DEKs that keep theirs, having no other reader.
+
+    `unreadable`: DEKs whose file is not whole, so that nobody reads with it.
+    """
 
     changed: int
     only: int
+    unreadable: int
 
 
 def take_from_old(deployment: Deployment, reader_id: bytes) -> Taken:
     """That reader's part of every old segment's DEK. Copies that were made before still have it."""
     ids = Deks(deployment.paths.deks).ids()
-    changed = only = 0
+    changed = only = unreadable = 0
     for at in range(0, len(ids), MAX_DEKS):
         named = [one.hex() for one in ids[at : at + MAX_DEKS]]
         told = _order(deployment, "keys.unwrap", {"reader": reader_id.hex(), "deks": named})
         changed, only = changed + int(told["changed"]), only + int(told["only_reader"])
-    return Taken(changed, only)
+        unreadable += int(told["unreadable"])
+    return Taken(changed, only, unreadable)
 
 
 def check_free(path: Path) -> None:

@@ -192,6 +192,8 @@ def remove(
     say(f"its part was taken from {taken.changed} segments")
     if taken.only:
         warn(f"{taken.only} segments have no other reader and keep it: `gatebook keys rewrap` first, then again")
+    if taken.unreadable:
+        warn(f"{taken.unreadable} files in deks/ are not whole and were left alone; `gatebook verify` tells")
 
 
 def rewrap(reader: ReaderKey = None, config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:

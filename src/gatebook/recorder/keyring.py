@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gatebook import record
-from gatebook.errors import EnvironmentFault, GatebookError, UsageError
+from gatebook.errors import EnvironmentFault, GatebookError, LedgerError, UsageError
 from gatebook.ledger import logkeys
 from gatebook.ledger.deks import MAX_RECIPIENTS, ROW_BYTES, Deks
 from gatebook.ledger.files import Files
@@ -29,7 +29,7 @@ from gatebook.ledger.keys import Recipient, Wrapped, named_recipients
 from gatebook.ledger.note import Signer
 from gatebook.recorder.orders import ORDERS, Hands, Parameters
 
-MAX_DEKS: Final = 200  # an order; each is synced, and nobody else gets a turn meanwhile
+MAX_DEKS: Final = 50  # an order; each is synced, and nobody else gets a turn meanwhile
 
 
 class Readers:
@@ -102,32 +102,40 @@ def wrap(hands: Hands, parameters: Parameters) -> dict[str, Any]:
     if not 1 <= len(parameters) <= MAX_DEKS:
         raise UsageError(f"1 to {MAX_DEKS} DEKs in an order, not {len(parameters)}")
     rows = {_dek_id(name): _row(row) for name, row in parameters.items()}
-    deks, done = Deks(hands.paths.deks), 0
+    deks, done, unreadable = Deks(hands.paths.deks), 0, 0
     for dek_id, row in rows.items():
-        there = deks.get(dek_id)
+        try:
+            there = deks.get(dek_id)
+        except LedgerError:  # what a crash left, or somebody broke: no reason to stop for the others
+            unreadable += 1
+            continue
         if there is None or any(one.recipient == row.recipient for one in there):
             continue
         if len(there) >= MAX_RECIPIENTS:
             raise EnvironmentFault(f"DEK {dek_id.hex()} has {MAX_RECIPIENTS} readers already; remove one first")
         deks.replace(dek_id, [*there, row])
         done += 1
-    return {"changed": done}
+    return {"changed": done, "unreadable": unreadable}
 
 
 def unwrap(hands: Hands, parameters: Parameters) -> dict[str, Any]:
     reader, names = _bytes(parameters.get("reader"), 32), parameters.get("deks")
     if not isinstance(names, list) or not 1 <= len(names) <= MAX_DEKS:
         raise UsageError(f"1 to {MAX_DEKS} DEKs in an order")
-    deks, done, alone = Deks(hands.paths.deks), 0, 0
-    for dek_id in map(_dek_id, names):
-        there = deks.get(dek_id) or []
+    deks, done, alone, unreadable = Deks(hands.paths.deks), 0, 0, 0
+    for dek_id in [_dek_id(name) for name in names]:
+        try:
+            there = deks.get(dek_id) or []
+        except LedgerError:
+            unreadable += 1
+            continue
         left = [one for one in there if one.recipient != reader]
         if not left and there:
             alone += 1
         elif len(left) < len(there):
             deks.replace(dek_id, left)
             done += 1
-    return {"changed": done, "only_reader": alone}
+    return {"changed": done, "only_reader": alone, "unreadable": unreadable}
 
 
 def _record(hands: Hands, action: str, parameters: Parameters, **detail: object) -> None:
