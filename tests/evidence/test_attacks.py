@@ -22,10 +22,15 @@ from tests.evidence.once import once
 from tests.evidence.place import Members, Place, at, forge, members, packed
 
 from gatebook.errors import Damaged, LedgerError, Tampered
+from gatebook.evidence import manifest
 from gatebook.evidence.archive import Writer, opened
 from gatebook.evidence.check import Checked, check
+from gatebook.evidence.manifest import Manifest
+from gatebook.evidence.tree import right_edge, tile_name
 from gatebook.ledger.keys import load_verifier
-from gatebook.ledger.note import Signer, Verifier, sign_note
+from gatebook.ledger.note import Checkpoint, Signer, Verifier, sign_note
+from gatebook.ledger.prove import tile_width
+from gatebook.ledger.verify.public import fold, peak_roots
 
 RECORDS = "records.jsonl"
 
@@ -531,3 +536,39 @@ def test_verdicts_come_with_their_exit_codes(run: Run, bundle: Path, place: Plac
     ran = run("verify", str(bundle), "--key", key, "--json")
     assert ran.code == 11
     assert str(bundle) in ran.json()["error"]["message"]
+
+
+def test_bundle_of_a_tree_that_nobody_could_walk_has_one_run_missing(tmp_path: Path) -> None:
+    """A key of one's own signs any size; the range claims all of it, and the tiles at its end are made to fit."""
+    signer, size = Signer("acme/node-1", b"t" * 32), 1 << 62
+    held: Members = {"README.txt": b"", "log.pub": signer.vkey.encode() + b"\n", RECORDS: b"", "report.html": b""}
+    roots: list[bytes] = []
+    for tile in right_edge(size):
+        hashes = [bytes(32)] * tile_width(*tile, size)
+        held[tile_name(*tile, size)] = b"".join(hashes)
+        roots[:0] = peak_roots(hashes)
+    root = fold(roots)
+    held["log/checkpoint"] = sign_note(Checkpoint(signer.name, size, root).text(), signer)
+    claims = Manifest(
+        origin=signer.name,
+        size=size,
+        root=root.hex(),
+        since=manifest.iso(0),
+        until=manifest.iso(1),
+        since_us=0,
+        until_us=1,
+        first=0,
+        end=size,
+        before=None,
+        after=None,
+        filters={},
+        disclosed=0,
+        withheld=0,
+        software="",
+        members={},
+    )
+    path = tmp_path / "e.zip"
+    path.write_bytes(packed(held | {manifest.NAME: manifest.encode(claims)}))
+    report = checked(path, None).report
+    missing = [each for each in report.findings if "are not proven" in each.consequence]
+    assert [each.consequence for each in missing] == [f"entries 0 to {size - 1} are not proven"]

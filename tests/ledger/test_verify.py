@@ -30,6 +30,7 @@ from gatebook.ledger.lock import Promise, encode_promise
 from gatebook.ledger.note import Checkpoint, Signer, sign_note
 from gatebook.ledger.tiles import Tiler
 from gatebook.ledger.verify import Private, Remark, Report, verify
+from gatebook.ledger.verify.public import can_hold
 
 
 def small(folder: Path) -> Forge:
@@ -866,3 +867,22 @@ def test_records_are_judged_in_order_and_holes_are_told(tmp_path: Path) -> None:
     assert (2, "incomplete", "entry 2") in found(report)
     assert "3 seen" in report.notes
     assert report.worst == "damaged"
+
+
+@pytest.mark.parametrize("bits", [35, 38, 62])
+def test_checkpoint_for_more_entries_than_the_files_can_hold_is_not_walked(forge: Forge, bits: int) -> None:
+    """Whoever has a log's key can sign any size; nobody could walk it, nor hold its blocks in memory."""
+    size = 1 << bits
+    note = sign_note(Checkpoint(ORIGIN, size, bytes(32)).text(), forge.signer)
+    (forge.ledger / "log" / "checkpoint").write_bytes(note)
+    report = verify(forge.ledger, forge.signer.verifier)
+    (found,) = report.findings
+    assert (found.kind, found.place) == ("damaged", f"entries 0 to {size - 1}")
+    assert report.levels[1] == "not tried"
+
+
+def test_files_that_are_nothing_but_a_hole_hold_no_entries(forge: Forge) -> None:
+    for number in range(100):
+        with (forge.ledger / "segments" / f"{number}").open("wb") as stream:
+            stream.truncate(200 << 20)
+    assert not can_hold(forge.ledger, 1 << 30)

@@ -143,8 +143,8 @@ class _Examination:
     def _walk(self, lines: Iterator[Line]) -> None:
         claims, last = self._claims, -1
         line = next(lines, None)
-        for number in self._blocks():
-            low, high = number * TILE_WIDTH, min((number + 1) * TILE_WIDTH, self._tree.size)
+        for number, behind in self._blocks():
+            low, high = number * TILE_WIDTH, min(behind * TILE_WIDTH, self._tree.size)
             while line is not None and line.number < low:
                 line = self._alone(line, lines)
             inside = self._entries(number, low, high)
@@ -163,14 +163,19 @@ class _Examination:
         while line is not None:
             line = self._alone(line, lines)
 
-    def _blocks(self) -> Iterator[int]:
-        """Blocks of the range, whether they are there or not, and the others that are there, in order."""
-        others = blocks_in(self._members, self._tree.size)
-        first, end = self._claims.first // TILE_WIDTH, -(-self._claims.end // TILE_WIDTH)
-        wanted = range(first, end if self._claims.end > self._claims.first else first)
-        yield from (number for number in others if number < wanted.start)
-        yield from wanted
-        yield from (number for number in others if number >= max(wanted.stop, wanted.start))
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        """Runs of blocks, first and behind the last: each that is there, alone; those of the range that are not,
+        as one, since what is claimed may be longer than anybody could walk."""
+        at, end = self._claims.first // TILE_WIDTH, -(-self._claims.end // TILE_WIDTH)
+        if self._claims.end <= self._claims.first:
+            end = at
+        for number in blocks_in(self._members, self._tree.size):
+            if at < min(number, end):
+                yield at, min(number, end)
+            yield number, number + 1
+            at = max(at, number + 1)
+        if at < end:
+            yield at, end
 
     def _entries(self, number: int, low: int, high: int) -> list[bytes]:
         try:

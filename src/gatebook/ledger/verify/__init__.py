@@ -29,7 +29,7 @@ from gatebook.ledger.verify.blocks import Block, Blocks, Roots
 from gatebook.ledger.verify.content import Content, Reading
 from gatebook.ledger.verify.history import History, all_records, is_record
 from gatebook.ledger.verify.outside import NOTHING_OUTSIDE, Level3, Outside
-from gatebook.ledger.verify.public import Public, block_range, read_file
+from gatebook.ledger.verify.public import Public, block_range, can_hold, read_file
 from gatebook.ledger.verify.report import Finding, Kind, Remark, Report, entries
 from gatebook.ledger.verify.store import Run, Store
 from gatebook.ledger.verify.turns import Turns
@@ -100,6 +100,15 @@ class _Verification:
             report.rests_on.append("nothing: no checkpoint with a good signature was found")
             return report
         checkpoint = report.checkpoint = max(signed, key=lambda one: one.size)
+        if not can_hold(self._ledger, checkpoint.size):
+            what = "are not here: the files of this copy can hold no more than a small part of them"
+            report.found(
+                0, "damaged", entries(0, checkpoint.size), what, "nothing was compared with what was signed"
+            )
+            for level in (1, 2, 3):
+                report.skip(level, "most of what was signed for is not here")
+            report.rests_on.append("nothing: what is here is not the log that was signed, or hardly any of it")
+            return report
         content = self._content()
         store = self._store(checkpoint, content)
         public = Public(self._ledger / "log", checkpoint)

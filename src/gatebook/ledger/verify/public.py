@@ -13,12 +13,17 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from gatebook.errors import Damaged
 from gatebook.ledger.note import Checkpoint
 from gatebook.ledger.tiles import MAX_BUNDLE_BYTES, bundle_path, encode_bundle, parse_bundle, tile_path
 from gatebook.ledger.tree import HASH_BYTES, TILE_LEVELS, TILE_WIDTH, node_hash, peaks, perfect_root
 from gatebook.ledger.verify.report import Report, entries
+
+FEW: Final = 1 << 20  # entries that are looked for whatever is there
+_LOST: Final = 16  # of so many entries, at least one is there
+_ENTRY_BYTES: Final = 16  # no entry takes less in a segment
 
 
 class Missing(Damaged):
@@ -80,6 +85,29 @@ class Expected:
 
     blocks: list[bytes | None] = field(default_factory=list)
     last: list[bytes] | None = None
+
+
+def can_hold(ledger: Path, size: int) -> bool:
+    """Whether the files here could be of a log of that size, most of them lost: what is signed may claim any."""
+    room = FEW
+    if room >= size:
+        return True
+    for folder, per_file in (("log/tile/0", TILE_WIDTH), ("log/tile/entries", TILE_WIDTH), ("segments", 0)):
+        for path, _, names in os.walk(ledger / folder):
+            for name in names:
+                room += _LOST * (per_file or _stored(f"{path}/{name}") // _ENTRY_BYTES)
+                if room >= size:
+                    return True
+    return False
+
+
+def _stored(path: str) -> int:
+    """Bytes on the disk: a file of nothing but a hole holds none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return 0
+    return min(found.st_size, max(found.st_blocks * 512, 4096))
 
 
 class Public:
