@@ -34,8 +34,7 @@ def redact(caller: Caller, *indices: int, order: bytes = ORDER) -> None:
     assert path is not None
     old = erase.Closed.read(path)
     keys = read.unwrap(Deks(caller.root / "deks"), old.header.dek_id, READER)
-    known = old.contents(keys)
-    anew = erase.without(caller.writer, old, known, dict.fromkeys(indices, WHY))
+    anew = erase.without(caller.writer, old, keys, dict.fromkeys(indices, WHY))
     erase.redact(caller.writer, anew, EraseReason.SECRET, order)
 
 

@@ -148,11 +148,11 @@ def rewritten_by_a_thief(root: Path, index: int) -> None:
     paths = sorted((root / "ledger" / "segments").iterdir())
     path = next(p for p in reversed(paths) if int(p.name[:16], 16) <= index)
     old = erase.Closed.read(path)
-    known = old.contents(unwrap(Deks(root / "deks"), old.header.dek_id, READER))
+    keys = unwrap(Deks(root / "deks"), old.header.dek_id, READER)
     dek_id, dek = b"t" * 16, b"T" * 32
     Deks(root / "deks").put(dek_id, [wrap(dek, dek_id, RECIPIENT)])
     compress = zstandard.ZstdCompressor().compress
-    path.write_bytes(rewrite.without(old.data, known, {index: "gone"}, dek_id, segment.derive(dek), compress))
+    path.write_bytes(rewrite.without(old.data, keys, {index: "gone"}, dek_id, segment.derive(dek), compress))
 
 
 def test_record_that_was_taken_out_without_an_entry_is_tampering(root: Path) -> None:

@@ -63,6 +63,24 @@ def test_record_goes_while_the_recorder_runs_and_everything_else_goes_on(state: 
     assert [gap.erased for gap in private.gaps] == [True]
 
 
+def test_order_about_several_segments_erases_one_and_leaves_the_others_to_the_next(state: State) -> None:
+    """Guards are answered between two orders; what is asked of holds is asked for all of it each time."""
+    recorder = state.start()
+    first = recorder.append(item(1))
+    order(state.configuration, "redact", asked(state, first) | {"indices": [recorder.append(item(2))]})
+    last = recorder.append(item(3))
+    parameters = asked(state, first, last)
+    told = order(state.configuration, "redact", parameters)
+    assert [each["indices"] for each in told["erased"]] == [[last]]
+    assert told["left"] == [first]
+    assert decided(reader(state)) == ["/orders/1"]
+    told = order(state.configuration, "redact", parameters | {"indices": told["left"]})
+    assert told["left"] == []
+    assert decided(reader(state)) == []
+    assert recorder.end() == 0
+    state.verified()
+
+
 def test_what_is_refused_leaves_the_recorder_running_and_the_log_as_it_was(state: State) -> None:
     recorder = state.start()
     first = recorder.append(item(1))

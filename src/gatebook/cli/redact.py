@@ -6,7 +6,7 @@ Finds what is meant with the reader's key and orders it; what may be removed, an
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -53,19 +53,30 @@ def redact(
     indices, keys = _find(config, reader, target.strip().lower())
     configuration, _ = deployment(config)
     parameters = {
-        "indices": indices,
         "keys": {dek_id.hex(): dek.hex() for dek_id, dek in keys.items()},
         "because": because,
         "reason": _scrub(reason)[:300],
         "actor": whoever().actor,
     }
-    told = order(configuration, "redact", parameters)
+    erased: list[dict[str, Any]] = []
+    try:
+        while indices:  # a segment at a time: guards are answered between two
+            told = order(configuration, "redact", parameters | {"indices": indices})
+            erased, indices = told["erased"] + erased, told["left"]
+    finally:
+        if erased:
+            _say(erased, indices, as_json)
+
+
+def _say(erased: list[dict[str, Any]], left: list[int], as_json: bool) -> None:
     if as_json:
-        say_json(told)
+        say_json({"erased": erased, "left": left})
         return
-    for each in told["erased"]:
+    for each in erased:
         which = ", ".join(map(str, each["indices"]))
         say(f"erased: {which}; on the order of entry {each['order']}, as `gatebook verify` finds it on record")
+    if left:
+        say(f"not erased: {', '.join(map(str, left))}; give the command again for each of them")
 
 
 def _find(config: Path, reader: Path | None, wanted: str) -> tuple[list[int], dict[bytes, bytes]]:

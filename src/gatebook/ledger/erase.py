@@ -8,7 +8,7 @@ before its ERASE entry is durable. What authorises it, and whether anything forb
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -50,9 +50,9 @@ class Closed:
             raise Damaged(f"{path}: is the segment {header.file_name}; give it its name back")
         return cls(path, data, header)
 
-    def contents(self, keys: Keys) -> Contents:
-        """Raises Damaged or Tampered unless all of it can be read."""
-        return rewrite.contents(self.data, keys)
+    def contents(self, keys: Keys, only: Collection[int] | None = None) -> Contents:
+        """`only`: of the frames that hold one of these. Raises Damaged or Tampered unless they can be read."""
+        return rewrite.contents(self.data, keys, only)
 
 
 def closed_segments(writer: Writer) -> list[Path]:
@@ -82,14 +82,14 @@ class Anew(NamedTuple):
     indices: list[int]
 
 
-def without(writer: Writer, old: Closed, known: Contents, removed: Mapping[int, str]) -> Anew:
-    """`removed`: index -> what is said in its place. `known`: its contents. Changes nothing on disk.
+def without(writer: Writer, old: Closed, keys: Keys, removed: Mapping[int, str]) -> Anew:
+    """`removed`: index -> what is said in its place. `keys`: those it is sealed with. Changes nothing on disk.
 
     Raises ValueError or Damaged when it cannot be written anew.
     """
     segments = writer.segments
     dek_id, dek = segments.random(16), segments.random(32)
-    data = rewrite.without(old.data, known, removed, dek_id, segment.derive(dek), segments.compress)
+    data = rewrite.without(old.data, keys, removed, dek_id, segment.derive(dek), segments.compress)
     return Anew(old, data, dek_id, dek, sorted(removed))
 
 

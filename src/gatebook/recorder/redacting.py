@@ -1,7 +1,8 @@
 """The order `redact`: remove records from the ledger for good, and say so in it.
 
 In: indices, the keys of the segments that hold them (whoever orders it has a reader's key, the recorder has none),
-who wants it and why. Out: what was erased, and on which record. Holds are asked first, for each record, by its
+who wants it and why. Out: what was erased, on which record, and
+which of them are `left` for the next order. Holds are asked first, for each record, by its
 time and by whose it is; what cannot be told counts as held. Only decisions, outcomes and alerts can be removed:
 never what an operator did, since erasures rest on that. Each segment is an erasure of its own, with its record.
 """
@@ -13,7 +14,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +26,7 @@ from gatebook.ledger import erase, segment
 from gatebook.ledger.entry import EraseReason
 from gatebook.ledger.erase import Anew, Closed
 from gatebook.ledger.rewrite import Contents
+from gatebook.ledger.segment import Keys
 from gatebook.record import Alert, Decision, IdentityPart, Outcome
 from gatebook.recorder import vault
 from gatebook.recorder.hands import Hands, Parameters
@@ -60,20 +62,28 @@ def redact(hands: Hands, parameters: Parameters) -> dict[str, Any]:
             _check_holds(hands, standing, _records(found, asked.indices))
             now = datetime.datetime.now(datetime.UTC)
             why = f"erased on {now.date().isoformat()}: {asked.reason}"
-            planned = [
-                erase.without(hands.writer, old, known, dict.fromkeys(within, why)) for old, known, within in found
-            ]
+            # One segment an order, so that others get a turn between two; the last first, for its outcomes are
+            # told by a decision that lies before them.
+            last = found.pop()
+            anew = erase.without(hands.writer, last.old, last.keys, dict.fromkeys(last.within, why))
         except (LedgerError, ValueError) as error:
             raise EnvironmentFault(f"nothing was erased: {error}") from None
-        return {"erased": [_remove(hands, asked, anew) for anew in planned]}
+        left = [index for each in found for index in each.within]
+        return {"erased": [_remove(hands, asked, anew)], "left": left}
 
 
-_Found = list[tuple[Closed, Contents, list[int]]]
+class _Found(NamedTuple):
+    """A segment, its keys, and those of the records that are in it; `known`: what their frames hold."""
+
+    old: Closed
+    keys: Keys
+    known: Contents
+    within: list[int]
 
 
-def _open(hands: Hands, asked: _Asked) -> _Found:
-    """The segments that hold them, with their contents and which of the records are in each."""
-    by_path: dict[str, tuple[Closed, Contents, list[int]]] = {}
+def _open(hands: Hands, asked: _Asked) -> list[_Found]:
+    """The segments that hold them, in order."""
+    by_path: dict[str, _Found] = {}
     for index in sorted(set(asked.indices)):
         path = erase.holding(hands.writer, index)
         if path is None:
@@ -83,18 +93,19 @@ def _open(hands: Hands, asked: _Asked) -> _Found:
             dek = asked.keys.get(old.header.dek_id.hex())
             if dek is None:
                 raise UsageError(f"nothing was erased: no key was given for {path.name}; try again")
-            by_path[path.name] = old, old.contents(segment.derive(bytes.fromhex(dek))), []
-        _, known, within = by_path[path.name]
-        if not erase.is_there(known, index):
+            keys = segment.derive(bytes.fromhex(dek))
+            by_path[path.name] = _Found(old, keys, old.contents(keys, asked.indices), [])
+        found = by_path[path.name]
+        if not erase.is_there(found.known, index):
             raise UsageError(f"nothing was erased: entry {index} is no record, or was erased already")
-        within.append(index)
+        found.within.append(index)
     return list(by_path.values())
 
 
-def _records(found: _Found, indices: Iterable[int]) -> dict[int, Removable]:
+def _records(found: list[_Found], indices: Iterable[int]) -> dict[int, Removable]:
     made: dict[int, Removable] = {}
     for index in sorted(set(indices)):
-        data = next(known[index] for _, known, within in found if index in within)
+        data = next(each.known[index] for each in found if index in each.within)
         try:
             decoded = record.decode(getattr(data, "record", b""))
         except ValueError:
