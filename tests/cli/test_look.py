@@ -176,7 +176,7 @@ def test_show_takes_a_receipt_or_the_number_of_an_entry(run: Run, logged: Logged
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ("f" * 32, "no request"),
+        ("f" * 32, "ask by its index: gatebook show acme/node-1/10"),
         ("00000000", "give more digits"),
         ("../../etc/passwd", "expected 8 to 32"),
         ("other/node-1/5", "this one is acme/node-1"),

@@ -105,6 +105,15 @@ def test_ranges_that_follow_each_other_leave_nothing_out(run: Run, place: Place,
     assert ends[1][1] == ends[2][0]
 
 
+def test_bundle_of_nothing_says_that_it_proves_nothing(run: Run, place: Place, tmp_path: Path) -> None:
+    asked = ("bundle", "-c", str(place.config), "-o")
+    ran = run(*asked, str(tmp_path / "route.zip"), *HOUR, "--route", "nope")
+    assert "none of the range's 120 records" in ran.err
+    assert "no route 'nope' in the configuration" in ran.err
+    ran = run(*asked, str(tmp_path / "before.zip"), "--since", "2001-01-01", "--until", "2001-02-01")
+    assert "the log has no record of that range" in ran.err
+
+
 def test_filter_discloses_what_matches_alone_and_says_how_much_is_left_out(
     run: Run, place: Place, key: str, tmp_path: Path
 ) -> None:
@@ -217,6 +226,7 @@ def test_range_that_is_not_over_is_refused(run: Run, place: Place, tmp_path: Pat
     ran = run("bundle", "-o", str(tmp_path / "e.zip"), "--until", "2999-01-01", "-c", str(place.config))
     assert ran.code == 2
     assert "still to come" in ran.err
+    assert "leave --until out" in " ".join(ran.err.split())
     backwards = ("--since", at(90), "--until", at(30))
     assert run("bundle", "-o", str(tmp_path / "e.zip"), *backwards, "-c", str(place.config)).code == 2
     assert list(tmp_path.iterdir()) == []

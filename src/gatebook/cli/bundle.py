@@ -22,7 +22,7 @@ from gatebook.cli.actor import whoever
 from gatebook.cli.log import filter_of
 from gatebook.cli.opened import ReaderKey, log_verifier, open_log, tell_gaps
 from gatebook.cli.option import DEFAULT_CONFIG, LOOK, ConfigPath, Json
-from gatebook.cli.report import note, say, say_json, warn
+from gatebook.cli.report import harmless, note, say, say_json, warn
 from gatebook.cli.revoke import deployment
 from gatebook.config.model import Configuration
 from gatebook.errors import EnvironmentFault
@@ -60,7 +60,7 @@ def bundle(
     With a filter, only what matches is disclosed, and how much is not. The export is on record before it is
     made. The same range, given as times that are over, gives the same bytes each time.
 
-    Example: `gatebook bundle --since 2026-11-01 --until 2026-12-01 -o november.zip`
+    Example: `gatebook bundle --since 30d -o evidence.zip`
     """
     filters = {
         name: value
@@ -78,7 +78,10 @@ def bundle(
     now_us = time.time_ns() // 1000
     until_us = now_us if only.until_us is None else only.until_us
     if until_us > now_us:
-        raise typer.BadParameter("is still to come; what is not over cannot be proven", param_hint="--until")
+        raise typer.BadParameter(
+            "is still to come, and what is not over cannot be proven; leave --until out: then it is now",
+            param_hint="--until",
+        )
     if only.since_us is not None and only.since_us >= until_us:
         raise typer.BadParameter("is not before --until", param_hint="--since")
     wanted = only._replace(since_us=None, until_us=None) if filters else None
@@ -95,6 +98,8 @@ def bundle(
         digest = _sha256(stream)
         _announce(configuration, "evidence.exported", asked, sha256=digest, records=made.examined.disclosed)
     _tell(out, made, digest, as_json)
+    if not made.manifest.disclosed:
+        _tell_empty(made.manifest.withheld, route, [each.name for each in configuration.routes])
     tell_gaps(opened)
 
 
@@ -123,6 +128,15 @@ def _tell(out: Path, made: evidence.Made, digest: str, as_json: bool) -> None:
     for finding in report.findings[:10]:
         warn(f"{finding.place}: {finding.what}")
     note(f"check it anywhere: gatebook verify {out} --key log.pub")
+
+
+def _tell_empty(withheld: int, route: str | None, routes: list[str]) -> None:
+    if not withheld:
+        warn("it proves nothing: the log has no record of that range; `gatebook log` shows what it has")
+        return
+    warn(f"it proves nothing: none of the range's {withheld} records is what was asked for")
+    if route is not None and route not in routes:
+        warn(harmless(f"no route {route!r} in the configuration; there is: {', '.join(routes)}"))
 
 
 def _announce(configuration: Configuration, action: str, asked: evidence.Asked, **more: Any) -> int:

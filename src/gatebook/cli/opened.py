@@ -88,7 +88,10 @@ def find_access(opened: Reader, wanted: str) -> Access:
         )
     accesses = by_request_id(opened, wanted)
     if not accesses:
-        raise GatebookError(f"no request {wanted} in the log; `gatebook log` shows the newest")
+        raise GatebookError(
+            f"no request {wanted} in the log; `gatebook log` shows the newest. If it was redacted, ask by its "
+            f"index: gatebook show {opened.origin}/10, or whichever it was"
+        )
     if len(accesses) > 1:
         raise GatebookError(
             f"{len(accesses)} requests begin with {wanted}: "
