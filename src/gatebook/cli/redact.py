@@ -5,8 +5,9 @@ Finds what is meant with the reader's key and orders it; what may be removed, an
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -22,6 +23,8 @@ from gatebook.errors import GatebookError
 from gatebook.ledger.read import Reader
 from gatebook.recorder.submit import order
 from gatebook.scrub import Scrubber
+
+PAUSE_S: Final = 0.2  # between two segments: guards that waited are answered before the next
 
 _scrub = Scrubber().scrub
 
@@ -60,7 +63,9 @@ def redact(
     }
     erased: list[dict[str, Any]] = []
     try:
-        while indices:  # a segment at a time: guards are answered between two
+        while indices:
+            if erased:
+                time.sleep(PAUSE_S)
             told = order(configuration, "redact", parameters | {"indices": indices})
             erased, indices = told["erased"] + erased, told["left"]
     finally:
