@@ -15,6 +15,7 @@ from tests.tsa import Stamper, query
 from gatebook.config import effective
 from gatebook.config.load import load
 from gatebook.ledger.note import Cosigner
+from gatebook.recorder import vouched
 
 Run = Callable[..., Any]
 
@@ -219,3 +220,17 @@ def test_policy_that_is_named_has_to_be_met(run: Run, logged: Logged, tmp_path: 
     assert run(*asked).code == 2
     policy.unlink()
     assert run(*asked).code == 3
+
+
+def test_log_that_a_witness_disagrees_with_is_not_verified(run: Run, logged: Logged) -> None:
+    witness = Cosigner("witness.example/w", b"w" * 32)
+    why = "has cosigned 80 entries of this log, which has 9 now"
+    seen = vouched.Seen("w", witness.vkey, error=why, disagrees=True)
+    vouched.write(logged.paths.witnesses, vouched.Vouched(witnesses=[seen]))
+    ran = run("verify", "-c", str(logged.config))
+    assert ran.code == 12
+    assert f"tampered: witness w: {why}" in ran.out
+    assert "level 3  failed" in ran.out
+    seen.disagrees = False
+    vouched.write(logged.paths.witnesses, vouched.Vouched(witnesses=[seen]))
+    assert run("verify", "-c", str(logged.config)).code == 0

@@ -7,6 +7,7 @@ of the configuration in force are used where this deployment is verified: a hint
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from gatebook.ledger.timestamp import load_authorities
 from gatebook.ledger.verify import Outside
 from gatebook.ledger.verify.outside import read_kept
 from gatebook.paths import Paths
+from gatebook.recorder import vouched
 
 SinceCheckpoint = Annotated[
     list[Path] | None,
@@ -67,6 +69,12 @@ def configured(paths: Paths, kept: Outside) -> Outside:
     except GatebookError as error:
         warn(f"level 3 does without: {error}")
     return Outside(kept.kept, policy, authorities, demanded=False)
+
+
+def disputed(paths: Paths, held: Outside) -> Outside:
+    """`held`, and the witnesses that disagreed with this deployment's log when they were asked last."""
+    known = vouched.read(paths.witnesses).witnesses
+    return replace(held, disputes=[(seen.name, seen.error) for seen in known if seen.disagrees])
 
 
 def _policy(path: Path) -> Trust:

@@ -99,6 +99,8 @@ def verify(
     held = outside.named(verifier.name, since_checkpoint, policy, tsa_certificates)
     if path is None and policy is None and tsa_certificates is None:
         held = outside.configured(Paths(place.lock.parent), held)
+    if path is None:
+        held = outside.disputed(Paths(place.lock.parent), held)
     with _progress(quiet=as_json) as progress:
         report = verify_ledger(
             place.ledger,

@@ -74,12 +74,16 @@ def read_kept(path: Path, origin: str) -> Kept:
 
 @dataclass(frozen=True)
 class Outside:
-    """What the caller brings along. `demanded`: it is a finding when nobody of policy or certificates vouches."""
+    """What the caller brings along. `demanded`: it is a finding when nobody of policy or certificates vouches.
+
+    `disputes`: witnesses that disagree with this log, and what each of them holds against it.
+    """
 
     kept: Sequence[Kept] = ()
     policy: Trust | None = None
     authorities: Sequence[x509.Certificate] | None = None
     demanded: bool = True
+    disputes: Sequence[tuple[str, str]] = ()
 
 
 NOTHING_OUTSIDE: Final = Outside()
@@ -104,6 +108,9 @@ class Level3:
     def judge(self, checkpoint: Checkpoint, against: Against, named: Sequence[tuple[int, Anchor]]) -> None:
         """Everything that was brought along, against the ledger; `named`: its ANCHOR entries."""
         self.anchors.check_receipts(named)
+        for name, why in self._outside.disputes:
+            meaning = "an older state was put back, or the log was written anew: it is not what was shown before"
+            self._report.found(LEVEL, "tampered", f"witness {name}", why, meaning)
         for kept in self._outside.kept:
             self._hold(kept, checkpoint, against)
         self._witnesses(against)
