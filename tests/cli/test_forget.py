@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,18 @@ def test_nobody_to_forget_is_said(acme: People) -> None:
     assert ran.code == 3
     assert "no row of that person" in ran.err
     assert acme.actions() == []
+
+
+def test_erasure_that_a_reader_of_the_vault_holds_up_is_not_said_to_be_done(acme: People) -> None:
+    acme.access(1)
+    other = sqlite3.connect(acme.paths.vault, isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM person").fetchone()
+    ran = acme.forget(ALICE, "--identity", "staff", "--reason", "request 17")
+    other.close()
+    assert ran.code == 3
+    assert "begun, and goes on by itself: somebody reads the vault" in ran.err
+    assert "forgotten" not in ran.out
 
 
 def test_revocation_outlives_its_subject_and_leads_to_no_record(acme: People) -> None:

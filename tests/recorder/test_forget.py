@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,15 @@ import msgspec
 import pytest
 from tests.guard.place import configured
 from tests.recorder.deployed import State
+from tests.recorder.place import item
 
 from gatebook import holds, record, wire
 from gatebook.config.model import Configuration
-from gatebook.errors import EnvironmentFault, LedgerFull, RecorderUnavailable
+from gatebook.errors import EnvironmentFault, RecorderUnavailable
 from gatebook.ledger.entry import Erase, encode, parse
 from gatebook.ledger.read import entries_since
 from gatebook.ledger.writer import Writer
 from gatebook.paths import Paths
-from gatebook.recorder import vault as module
 from gatebook.recorder.submit import order, submit
 from gatebook.recorder.vault import Row, Vault, rows_of
 
@@ -248,22 +250,62 @@ def test_broken_list_of_holds_forbids_it(state: State) -> None:
     assert len(rows_of(state.paths.vault, lookup(ALICE))) == PERIODS
 
 
-def test_reader_that_never_ends_cannot_make_it_lie(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While somebody reads the vault its log cannot be emptied: no ERASE says then that the bytes are gone."""
-    monkeypatch.setattr(module, "_WIPE_S", 0.2)
-    alice = rows_of(state.paths.vault, lookup(ALICE))
-    other = sqlite3.connect(state.paths.vault, isolation_level=None)
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Somebody reads the vault, as a backup does."""
+    other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN")
     other.execute("SELECT * FROM person").fetchone()
-    with pytest.raises(LedgerFull, match="somebody reads it"):
-        order(state.configuration, "forget", asked())
-    assert remains(state.paths.vault, alice)
-    assert erasures(state.paths) == []
-    other.execute("ROLLBACK")
-    other.close()
-    submit(state.configuration, [record.Admin(time_us=1, action="key.create", actor="os:0")])
+    try:
+        yield
+    finally:
+        other.close()
+
+
+def test_reader_that_never_ends_cannot_make_it_lie(state: State) -> None:
+    """While somebody reads the vault its log cannot be emptied: no ERASE says then that the bytes are gone."""
+    alice = rows_of(state.paths.vault, lookup(ALICE))
+    create = record.Admin(time_us=1, action="key.create", actor="os:0")
+    with _reading(state.paths.vault):
+        told = order(state.configuration, "forget", asked())
+        assert told["begun"].startswith("begun, and goes on by itself: somebody reads the vault")
+        submit(state.configuration, [create])
+        assert remains(state.paths.vault, alice)
+        assert erasures(state.paths) == []
+    submit(state.configuration, [create])
     assert remains(state.paths.vault, alice) == []
     assert len(erasures(state.paths)) == PERIODS
+    assert len(admins(state)) == 1
+    state.verified()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_reader_of_the_vault_stops_neither_the_recorder_nor_a_start(state: State, killed: bool) -> None:
+    recorder = state.start()
+    alice = rows_of(state.paths.vault, lookup(ALICE))
+    with _reading(state.paths.vault):
+        assert "begun" in order(state.configuration, "forget", asked())
+        assert "begun" in order(state.configuration, "forget", asked(BOB))
+        if killed:
+            recorder.kill()
+            recorder = state.start()
+        known = recorder.ask(wire.Pseudonym(ALICE))
+        assert isinstance(known, wire.Pseudonymous)  # she comes back, as somebody else
+        assert known.pseudonym not in [row.pseudonym for row in alice]
+        recorder.append(item(1))
+        assert erasures(state.paths) == []
+    until = time.monotonic() + 60
+    while len(erasures(state.paths)) < 2 * PERIODS and time.monotonic() < until:
+        time.sleep(0.1)
+    assert recorder.end() == 0
+    assert {entry.object_id for _, entry in erasures(state.paths)} >= {row.pseudonym for row in alice}
+    assert len(erasures(state.paths)) == 2 * PERIODS
+    assert [each for each in remains(state.paths.vault, alice) if each.startswith("key")] == []
+    assert len(admins(state)) == 2
+    opened = Vault(state.paths.vault, KEY)
+    assert opened.unfinished() == []
+    opened.close()
+    state.verified()
 
 
 def test_bytes_that_were_moved_about_before_are_gone_too(tmp_path: Path) -> None:

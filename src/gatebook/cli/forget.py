@@ -96,6 +96,9 @@ def forget(
         raise EnvironmentFault(
             NOBODY + ", or they were forgotten before: see `gatebook subject receipt PSEUDONYM`"
         )
+    if "begun" in told:
+        _say_elsewhere(elsewhere, unlinked)
+        raise EnvironmentFault(told["begun"])
     lines = await_receipt(paths, told["erased"])
     if as_json:
         say_json(

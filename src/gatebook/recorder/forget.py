@@ -2,8 +2,9 @@
 
 In: a person as a keyed hash, or an address; who wants it and why. Out: where the ledger says so. The erasure
 is begun in the vault, an `erase.subject` record says who and why, the rows are destroyed, an ERASE entry each says
-that they are, the erasure is done with. What was begun is finished by the next process, before it writes anything
-else: no record comes between an erasure's beginning and its own record. Never writes the person's name.
+that they are, the erasure is done with. The next process goes on with what was begun before it writes anything
+else: no record comes between an erasure's beginning and its own record. While somebody reads the vault, bytes of
+the rows stay: ERASE waits for that, and nobody else does (`go_on`). Never writes the person's name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
+import structlog
 from msgspec import Meta
 
 from gatebook import holds, record
@@ -29,6 +31,8 @@ MAX_LISTED: Final = 256  # pseudonyms in the record; each has its own ERASE
 NOBODY: Final = "nothing was erased: the vault has no row of that person"
 _NO_FILE: Final = bytes(32)
 
+log = structlog.get_logger("recorder")
+
 
 class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     lookup: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")] | None = None
@@ -39,7 +43,10 @@ class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def forget(hands: Hands, parameters: Parameters) -> dict[str, Any]:
-    """Raises EnvironmentFault when a hold forbids it or there is nobody to forget: nothing has changed then."""
+    """Raises EnvironmentFault when a hold forbids it or there is nobody to forget: nothing has changed then.
+
+    With `begun` alone, which says why, when it could not be finished at once.
+    """
     try:
         asked = msgspec.convert(parameters, _Asked, strict=True)
     except msgspec.ValidationError as error:
@@ -70,6 +77,12 @@ def forget(hands: Hands, parameters: Parameters) -> dict[str, Any]:
         # A crash before this: nothing has happened. After it: the next process finishes.
         begun = hands.vault.begin_erasure(hands.writer.synced, EraseReason.REQUEST, data, pseudonyms)
         told = finish(hands.writer, hands.vault, begun, hands.paths.ledger / "segments")
+    if told is None:
+        return {
+            "begun": "begun, and goes on by itself: somebody reads the vault; the rows are gone for everybody, "
+            "but their bytes are in its files until the reader (a backup?) has ended and gatebook runs; "
+            f"`gatebook subject receipt {pseudonyms[0].hex()}` has the receipt then"
+        }
     return told | {"origin": hands.configuration.origin, "began": [row.began for row in rows]}
 
 
@@ -88,15 +101,26 @@ def finish_all(writer: Writer, vault: Vault, segments: Path) -> None:
         finish(writer, vault, begun, segments)
 
 
-def finish(writer: Writer, vault: Vault, begun: Erasure, segments: Path) -> dict[str, Any]:
-    """Each step that is not done yet; all of it durable on return."""
-    told, erased = _on_record(begun, segments) if writer.synced > begun.size else (None, {})
+def go_on(writer: Writer, vault: Vault, segments: Path) -> None:
+    """Finish what had to wait for a reader, once nobody reads the vault. As an order: all before it is durable."""
+    if vault.unread():
+        finish_all(writer, vault, segments)
+
+
+def finish(writer: Writer, vault: Vault, begun: Erasure, segments: Path) -> dict[str, Any] | None:
+    """Each step that is not done yet; all of it durable on return. None when the last ones have to wait."""
+    told, erased = vault.on_record.get(begun.id) or (
+        _on_record(begun, segments) if writer.synced > begun.size else (None, {})
+    )
     if told is None:
         told = writer.append([begun.record])
         # A crash here, or before the record is durable: the rows are all there, and this step comes again.
         writer.sync()
+    vault.on_record[begun.id] = told, erased
     # The rows go before ERASE says that they have gone: what it says is true whenever it can be read.
-    vault.destroy(begun.pseudonyms)
+    if not vault.destroy(begun.pseudonyms):
+        log.warning("an erasure waits: somebody reads the vault, so bytes of it cannot be wiped yet", record=told)
+        return None
     # A crash here: nobody is known by these pseudonyms any more, and the next process says so.
     authorisation = hashlib.sha256(begun.record).digest()
     for pseudonym in begun.pseudonyms:

@@ -32,7 +32,7 @@ from gatebook.ledger.logkeys import load_log_keys, mend
 from gatebook.ledger.writer import Writer
 from gatebook.paths import Paths, check_private, make_private
 from gatebook.recorder.clockwatch import ClockWatch, steady_s
-from gatebook.recorder.forget import finish_all
+from gatebook.recorder.forget import finish_all, go_on
 from gatebook.recorder.gatewaylog import GatewayLog
 from gatebook.recorder.journal import Journal, Told
 from gatebook.recorder.keyring import Readers, end_overlap
@@ -342,6 +342,14 @@ class Recorder:
             self._logs.look_for_missing()
             self._logs.look_for_undecided()
             self._commit()
+            self._go_on_erasing()
+
+    def _go_on_erasing(self) -> None:
+        """As an order: alone, and after all that came before it is durable."""
+        if self._vault.unfinished():
+            self._service.commit()
+            if self._error is None:
+                go_on(self._writer, self._vault, self._paths.ledger / "segments")
 
     async def _heartbeats(self) -> None:
         while True:

@@ -23,7 +23,8 @@ from gatebook.errors import Damaged, EnvironmentFault, LedgerError, LedgerFull
 
 SCHEMA: Final = 2
 _AT_ONCE: Final = 500  # parameters of one statement
-_WIPE_S: Final = 10.0  # how long a reader of the file may hold up an erasure
+_WIPE_MS: Final = 300  # how long an erasure waits for readers of the file: nobody is served meanwhile
+_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _TABLES: Final = (
     "CREATE TABLE person (lookup BLOB NOT NULL, began INTEGER NOT NULL, pseudonym BLOB NOT NULL,"
     " key BLOB NOT NULL, PRIMARY KEY (lookup, began)) STRICT",
@@ -120,6 +121,8 @@ class Vault:
         self.made = not path.exists()
         self.period_s = period_s
         self.erasures = 0  # ever begun
+        # Of unfinished ones, once looked up: where the ledger has their record, and the ERASE entries so far.
+        self.on_record: dict[int, tuple[int, dict[bytes, int]]] = {}
         self._path = path
         self._key = key
         self._random = random
@@ -240,10 +243,10 @@ class Vault:
                 for number, size, reason, record, joined in found
             ]
 
-    def destroy(self, pseudonyms: Sequence[bytes]) -> None:
+    def destroy(self, pseudonyms: Sequence[bytes]) -> bool:
         """Delete these rows, and their bytes from the file and its log. May be repeated; durable on return.
 
-        Raises LedgerFull when the file is in use for too long: then the bytes may still be there.
+        False when somebody reads the file: the rows are gone then, but the bytes may be there; repeat it later.
         """
         with self._failing():
             gone = [self._db.execute(f"{_ROWS} WHERE pseudonym = ?", (each,)).fetchone() for each in pseudonyms]
@@ -253,26 +256,40 @@ class Vault:
             self._db.execute("COMMIT")
             self.erasures = self._count_erasures()
             # A crash here: the rows are gone for whoever asks; their bytes are still in the log beside the file.
-            self._wipe()
+            if not self._wipe():
+                return False
             secrets = [bytes(part) for row in gone if row is not None for part in (row[0], row[3])]
             content = self._path.read_bytes()
             # Of a row that was gone already, before a crash perhaps, nobody knows what to look for.
             if None in gone or any(each in content for each in secrets):
-                self._db.execute("VACUUM")  # SQLite zeroes what it deletes, but for what it had moved before
-                self._wipe()
+                # SQLite zeroes what it deletes, but for what it had moved before.
+                return self._wipe("VACUUM") and self._wipe()
+            return True
 
-    def _wipe(self) -> None:
-        """Move the log's pages into the file and empty it, once nobody reads it."""
-        until = time.monotonic() + _WIPE_S
-        while self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            if time.monotonic() > until:
-                raise LedgerFull(f"{self._path}: somebody reads it without an end; its log cannot be emptied")
-            time.sleep(0.02)
+    def unread(self) -> bool:
+        """Whether nobody reads the file just now, so that `destroy` would succeed. Call after `sync`."""
+        with self._failing():
+            return self._wipe(wait_ms=0)
+
+    def _wipe(self, statement: str = "PRAGMA wal_checkpoint(TRUNCATE)", wait_ms: int = _WIPE_MS) -> bool:
+        """Move the log's pages into the file and empty it. False when somebody else uses it for so long."""
+        (usual,) = self._db.execute("PRAGMA busy_timeout").fetchone()
+        self._db.execute(f"PRAGMA busy_timeout = {wait_ms}")
+        try:
+            answer = self._db.execute(statement).fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _BUSY:
+                raise
+            return False
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {usual}")
+        return answer is None or answer[0] == 0
 
     def finish_erasure(self, number: int) -> None:
         """Durable on return: nothing of it is to be done any more."""
         with self._failing():
             self._db.execute("DELETE FROM erasure WHERE id = ?", (number,))
+        self.on_record.pop(number, None)
 
     def _count_erasures(self) -> int:
         found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'erasure'").fetchone()
