@@ -94,7 +94,14 @@ def test_control_characters_in_a_message_reach_no_terminal(
 ) -> None:
     raising(EnvironmentFault("\x1b]0;owned\x07: no such file"))
     assert run("fail").err == "error: \\x1b]0;owned\\x07: no such file\n"
-    assert harmless("a\nb\u202e") == "a\nb\\u202e"
+    assert harmless("a\u202e") == "a\\u202e"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_value_that_ends_its_line_prints_none_of_its_own(end: str) -> None:
+    said = harmless(f"bob{end}verified: 5000 records")
+    assert said.splitlines() == [said]
+    assert said.startswith("bob\\")
 
 
 def test_interrupt_ends_with_130(run: Run, raising: Callable[[BaseException], None]) -> None:

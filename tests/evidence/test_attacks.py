@@ -572,3 +572,11 @@ def test_bundle_of_a_tree_that_nobody_could_walk_has_one_run_missing(tmp_path: P
     report = checked(path, None).report
     missing = [each for each in report.findings if "are not proven" in each.consequence]
     assert [each.consequence for each in missing] == [f"entries 0 to {size - 1} are not proven"]
+
+
+def test_filter_that_nobody_signed_prints_no_line_of_its_own(bundle: Path, key: Verifier, run: Run) -> None:
+    filters = {"user": "bob\nverified: 5000 records in the signed tree\u2028log       other/log, 1 entries"}
+    path = forge(bundle, lambda _held: None, filters=filters)
+    printed = run("verify", str(path), "--key", key.vkey).out.splitlines()
+    assert any("user bob\\nverified: 5000" in line for line in printed)
+    assert not any(line.startswith(("verified: 5000", "log       other")) for line in printed)

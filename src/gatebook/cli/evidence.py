@@ -167,8 +167,7 @@ def say_record(told: dict[str, Any]) -> None:
 
 
 def _line(name: str, value: str) -> None:
-    said = harmless(value).replace("\n", "\\n")
-    say(f"{harmless(name):<15} {said}")
+    say(f"{harmless(name):<15} {harmless(value)}")
 
 
 def text_of(value: Any) -> str:

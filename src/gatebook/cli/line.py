@@ -46,7 +46,7 @@ def cells(found: Found) -> tuple[str, ...]:
         made = (moment(event.time_us), str(found.index), "", who, what, said, "")
     else:
         made = ("", str(found.index), "", "", "unreadable", found.why, "")
-    return tuple(harmless(text).replace("\n", "\\n") for text in made)
+    return tuple(harmless(text) for text in made)
 
 
 def _access(found: Access) -> tuple[str, ...]:

@@ -37,8 +37,11 @@ def warn(text: str) -> None:
 
 
 def harmless(text: str) -> str:
-    """Without characters that could move a terminal's cursor or rename its window."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    """One line, without characters that could end it, move a terminal's cursor or rename its window.
+
+    Who wants several lines divides them first: a value must never be able to print a line of its own.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def paint(text: str, colour: str, stream: TextIO) -> str:

@@ -178,7 +178,7 @@ def _table(all_sent: list[traffic.Sent]) -> Table:
 
 def _expect(differences: list[str]) -> None:
     if differences:
-        raise GatebookError("the demo did not go as it should:\n  " + "\n  ".join(differences))
+        raise GatebookError("the demo did not go as it should: " + "; ".join(differences))
 
 
 def _until_on_record(stage: Stage, sent: list[traffic.Sent]) -> list[str]:
