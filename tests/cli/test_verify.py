@@ -12,6 +12,7 @@ from tests.access.ledger import decision
 from tests.cli.logged import Logged
 from tests.tsa import Stamper, query
 
+from gatebook import record
 from gatebook.config import effective
 from gatebook.config.load import load
 from gatebook.ledger.note import Cosigner
@@ -128,6 +129,8 @@ def test_wrong_file_named_as_a_key_is_not_taken_for_damage_to_the_ledger(
 
 
 def test_folder_without_a_ledger_says_what_was_expected(run: Run, tmp_path: Path) -> None:
+    ran = run("verify", str(tmp_path / "no.zip"))
+    assert (ran.code, "no.zip: no such file" in ran.err) == (3, True)
     ran = run("verify", str(tmp_path))
     assert ran.code == 3
     assert "log/" in ran.err
@@ -212,9 +215,11 @@ def test_policy_that_is_named_has_to_be_met(run: Run, logged: Logged, tmp_path: 
     log = logged.paths.ledger / "log"
     note = (log / "checkpoint").read_bytes()
     text = note.decode().partition("\n\n")[0] + "\n"
-    (log / "cosigned").write_bytes(note + str(witness.cosign(text, 1_700_000_000)).encode())
+    for name in ("cosigned", "checkpoint"):
+        (log / name).write_bytes(note + str(witness.cosign(text, 1_700_000_000)).encode())
     ran = run(*asked)
     assert (ran.code, level3(ran)) == (0, "passed")
+    assert not any("not known here" in each for each in ran.json()["notes"])
     assert any("cosigned by w at 2023-11-14" in each for each in ran.json()["rests_on"])
     policy.write_text("quorum w\n")
     assert run(*asked).code == 2
@@ -224,6 +229,7 @@ def test_policy_that_is_named_has_to_be_met(run: Run, logged: Logged, tmp_path: 
 
 def test_log_that_a_witness_disagrees_with_is_not_verified(run: Run, logged: Logged) -> None:
     witness = Cosigner("witness.example/w", b"w" * 32)
+    logged.add(record.Alert(time_us=1_700_000_000_000_000, alert="witness_disagrees", severity="high"))
     why = "has cosigned 80 entries of this log, which has 9 now"
     seen = vouched.Seen("w", witness.vkey, error=why, disagrees=True)
     vouched.write(logged.paths.witnesses, vouched.Vouched(witnesses=[seen]))
@@ -231,6 +237,7 @@ def test_log_that_a_witness_disagrees_with_is_not_verified(run: Run, logged: Log
     assert ran.code == 12
     assert f"tampered: witness w: {why}" in ran.out
     assert "level 3  failed" in ran.out
+    assert "note: 1 alerts say that a witness has seen another history" in ran.out
     seen.disagrees = False
     vouched.write(logged.paths.witnesses, vouched.Vouched(witnesses=[seen]))
     assert run("verify", "-c", str(logged.config)).code == 0

@@ -17,7 +17,7 @@ from gatebook.access.found import Strange, read
 from gatebook.access.totals import Totals
 from gatebook.ledger.entry import Boot, Entry, Heartbeat
 from gatebook.ledger.verify import Remark
-from gatebook.record import Admin, Decision, Outcome, System
+from gatebook.record import Admin, Alert, Decision, Outcome, System
 
 MAX_OPEN = 1_000_000  # the recorder gives up those beyond 200,000
 MAX_EARLY = 20_000  # the recorder remembers 10,000
@@ -56,6 +56,7 @@ class Pairing:
         self._missing = 0  # of the open ones
         self._since: _Since | None = None  # None: something in between is not known
         self._excused = 0  # so many open decisions may wait for an outcome that was erased
+        self._disagreed: list[int] = []  # alerts that a witness has seen another history
         self._orders: dict[tuple[int, str], int] = {}  # ERASE entries by kind, and whose order they name
 
     def record(self, index: int, data: bytes) -> Remark | None:
@@ -73,6 +74,9 @@ class Pairing:
                 self.totals.others += 1
                 what = "the gateway's log was removed or emptied before it was read to its end"
                 return Remark("incomplete", what, "how many requests are missing is not known")
+            case Alert(alert="witness_disagrees"):
+                self.totals.others += 1
+                self._disagreed.append(index)
             case _:
                 self.totals.others += 1
         return None
@@ -238,6 +242,11 @@ class Pairing:
         if self._open:
             index, oldest = next(iter(self._open.items()))
             said.append(f"the oldest open decision is entry {index}, request {oldest.request_id}")
+        if self._disagreed:
+            count, last = len(self._disagreed), self._disagreed[-1]
+            said.append(
+                f"{count} alerts say that a witness has seen another history of this log, the last is entry {last}"
+            )
         for (kind, actor), count in sorted(self._orders.items()):
             said.append(f"{count} ERASE entries ({ERASING[kind]}) are on the order of {actor}")
         return said

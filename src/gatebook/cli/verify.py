@@ -91,6 +91,8 @@ def verify(
     if path is not None and path.is_file():
         _verify_file(path, key, config, as_json, (since_checkpoint, policy, tsa_certificates))
         return
+    if path is not None and not path.exists():
+        raise EnvironmentFault(f"{path}: no such file")
     place = _place(path, config)
     verifier, own_word = _verifier(place, key, is_copy=path is not None)
     if exported is not None:

@@ -164,7 +164,7 @@ class _Verification:
         except Damaged as error:
             self._report.found(0, "damaged", "log/checkpoint", str(error), meaning)
             return None
-        for line in signed.unknown:
+        for line in self._level3.strangers(signed.unknown):
             self._report.note(f"log/checkpoint is also signed by {line.name}, whose key is not known here")
         self._turns.signed("log/checkpoint", signed)
         return signed.checkpoint

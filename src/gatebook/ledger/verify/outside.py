@@ -20,7 +20,15 @@ from cryptography.exceptions import InvalidSignature
 
 from gatebook.errors import Damaged, EnvironmentFault, Tampered
 from gatebook.ledger.entry import Anchor
-from gatebook.ledger.note import MAX_NOTE_BYTES, Checkpoint, Note, Verifier, parse_checkpoint, parse_note
+from gatebook.ledger.note import (
+    MAX_NOTE_BYTES,
+    Checkpoint,
+    Note,
+    SignatureLine,
+    Verifier,
+    parse_checkpoint,
+    parse_note,
+)
 from gatebook.ledger.quorum import Log, Quorum, Trust
 from gatebook.ledger.verify.anchors import FOLDER, LEVEL, Against, Anchors, moment
 from gatebook.ledger.verify.public import Missing, read_file
@@ -104,6 +112,13 @@ class Level3:
         self._cosigned: list[tuple[str, bytes]] = []
         if outside.policy is not None:
             self._cosigned += chain(*map(self._read_cosigned, ("checkpoint", COSIGNED)))
+
+    def strangers(self, lines: Sequence[SignatureLine]) -> list[SignatureLine]:
+        """Those of the lines that are of no witness of the policy."""
+        policy = self._outside.policy
+        witnesses = policy.witnesses if policy is not None else ()
+        known = {(each.verifier.name, each.verifier.key_id) for each in witnesses}
+        return [line for line in lines if (line.name, line.key_id) not in known]
 
     def judge(self, checkpoint: Checkpoint, against: Against, named: Sequence[tuple[int, Anchor]]) -> None:
         """Everything that was brought along, against the ledger; `named`: its ANCHOR entries."""
