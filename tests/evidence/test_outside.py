@@ -262,4 +262,18 @@ def test_proof_that_the_policy_does_not_find_cosigned_is_incomplete(
     assert verify_proof(out, load_verifier(place.paths.keys), as_json=False, trusted=Trusted(policy())) == 13
     told = capsys.readouterr().out
     assert "missing: w0, w1" in told
+    assert "alone: witnesses were asked, missing: w0, w1, so the key's holder" in told
+    assert "no witness" not in told
     assert told.splitlines()[-1].startswith("incomplete, though: entry")
+
+
+def test_kept_checkpoint_that_a_proof_cannot_be_held_against_is_not_passed_over(
+    run: Run, place: Place, tmp_path: Path
+) -> None:
+    out, kept = tmp_path / "x.tlog-proof", tmp_path / "kept"
+    run("prove", request_id(40), "-o", str(out), "-c", str(place.config))
+    kept.write_bytes(sign_note(f"acme/node-1\n1\n{'A' * 43}=\n", load_signer(place.paths.keys)))
+    options = ("--key", str(place.paths.keys / "log.pub"), "--since-checkpoint", str(kept))
+    ran = run("verify", str(out), *options)
+    assert (ran.code, f"note: {kept}: was not compared" in ran.out) == (0, True)
+    assert "was not compared" in run("verify", str(out), *options, "--json").json()["notes"][0]

@@ -48,6 +48,8 @@ def verify_proof(path: Path, verifier: Verifier, *, as_json: bool, trusted: Trus
     for finding in report.findings:
         say(f"{finding.kind}: {harmless(finding.place)}: {harmless(finding.what)}")
         say(f"  which means: {harmless(finding.consequence)}")
+    for text in report.notes:
+        say(f"note: {harmless(text)}")
     say("this rests on:")
     for text in report.rests_on:
         say(f"  - {harmless(text)}")
@@ -140,6 +142,7 @@ def _told(proven: Proven, report: Report, vouched: Vouched) -> dict[str, Any]:
         "vouched_size": vouched.size,
         "other_signatures": [f"{line.name} (key {line.key_id.hex()})" for line in proven.unknown],
         "findings": [finding._asdict() for finding in report.findings],
+        "notes": report.notes,
         "rests_on": report.rests_on,
     }
 

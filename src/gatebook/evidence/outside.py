@@ -53,10 +53,11 @@ class Stamped(NamedTuple):
 
 
 class Vouched(NamedTuple):
-    """The first `size` entries are vouched for. `said`: by whom."""
+    """The first `size` entries are vouched for. `said`: by whom. `lacking`: who was asked and did not vouch."""
 
     size: int
     said: list[str]
+    lacking: str = ""
 
 
 def vouch(
@@ -70,7 +71,10 @@ def vouch(
     """`keys`: the log's. Raises EnvironmentFault for a policy or a kept checkpoint that is of other logs."""
     found = [_witnesses(trusted.policy, keys, notes, report), _authorities(trusted.authorities, stamps, report)]
     found += [_kept(each, keys, root_at, report) for each in trusted.kept]
-    return Vouched(max(each.size for each in found), [text for each in found for text in each.said])
+    said = [text for each in found for text in each.said]
+    return Vouched(
+        max(each.size for each in found), said, "; ".join(each.lacking for each in found if each.lacking)
+    )
 
 
 def _witnesses(policy: Trust | None, keys: Sequence[Verifier], notes: Sequence[Noted], report: Report) -> Vouched:
@@ -93,7 +97,7 @@ def _witnesses(policy: Trust | None, keys: Sequence[Verifier], notes: Sequence[N
         missing = ", ".join(newest.missing) if newest is not None else "all of them"
         what = f"is not cosigned as the policy demands; missing: {missing}"
         report.found(LEVEL, "incomplete", "log/checkpoint", what, _NOBODY)
-        return Vouched(0, [])
+        return Vouched(0, [], f"witnesses were asked, missing: {missing}")
     size = best.checkpoint.size
     by = ", ".join(f"{name} at {iso(time_s * 1_000_000)}" for name, time_s in best.signed.items())
     said = f"{entries(0, size)} were cosigned by {by or 'nobody'}: as many as the policy asks for"
@@ -121,7 +125,7 @@ def _authorities(trusted: Sequence[x509.Certificate] | None, stamps: Sequence[St
     if not good:
         what = "no time stamp here is by an authority of the certificates that were given"
         report.found(LEVEL, "incomplete", "log/anchors", what, _NOBODY)
-        return Vouched(0, [])
+        return Vouched(0, [], "time stamps were asked, and none counts")
     said = [
         f"{entries(0, size)} were there at {iso(stamp.time_us)}: time-stamped by {stamp.authority}"
         for size, stamp in sorted(good)[:1] + sorted(good)[1:][-1:]
@@ -155,7 +159,8 @@ def grounds(vouched: Vouched, size: int, key: Verifier) -> list[str]:
     said = list(vouched.said)
     if vouched.size < size or not vouched.said:
         which = f"for {entries(vouched.size, size)} " if vouched.said else ""
-        asked = "" if vouched.said else "no witness and no time stamp was asked, so "
+        asked = vouched.lacking or ("" if vouched.said else "no witness and no time stamp was asked")
+        asked += ", so " if asked else ""
         said.append(
             f"{which}the signature of {key.name} (key {key.key_id.hex()}) alone: {asked}the key's holder could "
             f"have written another history; compare the root with a checkpoint kept elsewhere"
