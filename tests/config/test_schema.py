@@ -10,8 +10,8 @@ import pytest
 
 from gatebook.config.load import parse
 from gatebook.config.model import Configuration
-from gatebook.config.schema import _duration as duration_text
 from gatebook.config.schema import _size as size_text
+from gatebook.config.schema import duration as duration_text
 from gatebook.config.schema import reference, schema, schema_text
 from gatebook.config.source import read
 from gatebook.config.value import parse_duration, parse_size

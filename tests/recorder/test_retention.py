@@ -261,6 +261,8 @@ def test_operator_can_say_that_the_clock_is_right(shop: Shop, monkeypatch: pytes
     assert len(shop.segments) < before
     assert [each.action for each in shop.orders()] == ["erase.segment", "retention.resume", "erase.segment"]
     assert past.read(shop.paths.retention) == shop.now
+    assert not retention.resume(hands, {"reason": "once more", "actor": "os:1"})["changed"]
+    assert len(shop.orders()) == 3  # nothing was stopped, so nothing is on record
 
 
 def test_broken_time_file_destroys_nothing(shop: Shop) -> None:

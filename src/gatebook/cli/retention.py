@@ -35,6 +35,8 @@ def resume(
     told = order(configuration, "retention.resume", parameters)
     if as_json:
         say_json(told)
+    elif not told["changed"]:
+        say("nothing had been stopped: retention goes by the clock; nothing was changed, nor put on record")
     else:
         say("retention goes by the clock again, within a minute")
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from gatebook.config.model import Configuration, Provider
+from gatebook.config.schema import duration
 from gatebook.config.source import Location, Source, dotted, shown
 from gatebook.config.value import NAME
 from gatebook.errors import Problem
@@ -129,7 +130,11 @@ def _problem(error: ErrorDetails, walked: _Walked, source: Source) -> Problem:
         hint = nearest(error["input"], re.findall(r"'([^']*)'", context["expected"]))
     elif kind in ("literal_error", "string_type") and isinstance(error["input"], (int, float)):
         hint = "put it in quotes" if f"'{error['input']}'" in context.get("expected", "") else ""
-    return _found(source, location, error["input"], _expected(error, description), hint)
+    value: Any = error["input"]
+    if kind in _BOUNDS and isinstance(value, float):
+        expected = _expected(error, description)
+        return source.problem(source.value_at(location), dotted(location), f"found {duration(value)}", expected)
+    return _found(source, location, value, _expected(error, description), hint)
 
 
 def _found(source: Source, location: Location, value: object, expected: str, hint: str = "") -> Problem:
@@ -154,7 +159,8 @@ def _expected(error: ErrorDetails, description: str) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind in _BOUNDS:
         name, text = _BOUNDS[kind]
-        return text.format(_plain(context[name]))
+        is_duration = isinstance(error["input"], float)  # no other key becomes one
+        return text.format(duration(context[name]) if is_duration else _plain(context[name]))
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"]) or description or f"text that matches {context['pattern']}"
     if kind == "literal_error":

@@ -52,7 +52,7 @@ def _clean(node: Schema) -> None:
             value.pop("default", None)
         elif isinstance(value.get("default"), (int, float)) and _is_text_or_number(value):
             is_size = "integer" in value["type"]
-            value["default"] = _size(value["default"]) if is_size else _duration(value["default"])
+            value["default"] = _size(value["default"]) if is_size else duration(value["default"])
     for branch in node.get("anyOf", []):
         _clean(branch)
 
@@ -61,7 +61,8 @@ def _is_text_or_number(value: Schema) -> bool:
     return isinstance(value.get("type"), list)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """As a person would write it."""
     for unit, size in _DURATIONS:
         if seconds >= size and (seconds / size).is_integer():
             return f"{int(seconds / size)}{unit}"
