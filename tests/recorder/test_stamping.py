@@ -139,6 +139,23 @@ def test_what_is_stamped_ends_with_a_heartbeat_so_that_the_log_says_what_time_it
     assert abs(last.t_us - desk.now()) < 60_000_000
 
 
+def test_last_stamp_is_told_by_its_own_word_after_a_restart_not_by_its_files_time(desk: Desk) -> None:
+    """A copy or a restored backup has new file times; the stamp has not."""
+    desk.until(lambda: desk.anchored)
+    before = desk.stamping.status()
+    for path in desk.anchors.iterdir():
+        os.utime(path, (0, 0))
+    desk.stamping = desk.again()
+    desk.configure()
+    assert before is not None
+    assert desk.stamping.status() == before
+    newest = max(desk.anchors.glob("*.tsr"))
+    newest.write_bytes(b"no stamp")
+    desk.stamping = desk.again()
+    desk.configure()
+    assert desk.stamping.status() == {"last": None, "failing": None}
+
+
 def test_next_stamp_waits_for_its_time_over_a_restart_too(desk: Desk) -> None:
     desk.until(lambda: desk.anchored)
     desk.stamping = desk.again()

@@ -213,12 +213,14 @@ def _checked(
 
 
 def _newest(folder: Path) -> Last | None:
-    """By the files' own times: good enough to know when the next is due."""
+    """By its own word: it was checked before it was stored. Of a broken one `gatebook verify` tells."""
     try:
         sizes = [int(found[1]) for path in folder.iterdir() if (found := _STORED.fullmatch(path.name))]
         if not sizes:
             return None
         size = max(sizes)
-        return Last((folder / f"{size}.tsr").stat().st_mtime_ns // 1000, size, None)
-    except OSError:
+        with (folder / f"{size}.tsr").open("rb") as stream:
+            stamp = timestamp.claimed(stream.read(timestamp.MAX_REPLY_BYTES + 1))
+    except (OSError, timestamp.Unusable):
         return None
+    return Last(stamp.time_us, size, stamp.authority)
