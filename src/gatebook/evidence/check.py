@@ -86,7 +86,7 @@ def check(path: Path, verifier: Verifier | None, progress: Progress, trusted: Tr
         notes, stamps = _check_anchors(members, checkpoint, keys, examined.report)
         notes.insert(0, Noted("log/checkpoint", note))
         vouched = vouch(trusted, keys, notes, stamps, _roots(members, checkpoint), examined.report)
-    checked = Checked(claims, examined, verifier is None, signed.unknown, vouched)
+    checked = Checked(claims, examined, verifier is None, trusted.strangers(signed.unknown), vouched)
     examined.report.rests_on += [*signed.said, *_grounds(checked, keys[0])]
     return checked
 

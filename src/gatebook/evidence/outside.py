@@ -16,7 +16,7 @@ from cryptography import x509
 from gatebook.errors import Damaged, EnvironmentFault, Tampered
 from gatebook.evidence.manifest import iso
 from gatebook.ledger import timestamp
-from gatebook.ledger.note import Verifier
+from gatebook.ledger.note import SignatureLine, Verifier
 from gatebook.ledger.quorum import Log, Quorum, Trust
 from gatebook.ledger.verify.outside import Kept
 from gatebook.ledger.verify.report import Kind, Report, entries
@@ -34,6 +34,12 @@ class Trusted(NamedTuple):
     policy: Trust | None = None
     authorities: Sequence[x509.Certificate] | None = None
     kept: Sequence[Kept] = ()
+
+    def strangers(self, lines: Sequence[SignatureLine]) -> tuple[SignatureLine, ...]:
+        """Those of the lines that are of no witness of the policy."""
+        witnesses = self.policy.witnesses if self.policy is not None else ()
+        known = {(each.verifier.name, each.verifier.key_id) for each in witnesses}
+        return tuple(line for line in lines if (line.name, line.key_id) not in known)
 
 
 class Noted(NamedTuple):
