@@ -71,7 +71,7 @@ class Rig:
     def __init__(self, folder: Path, policy: str) -> None:
         self.policy = folder / "policy"
         self.policy.write_text(policy)
-        self.state = State(folder, witnesses={"policy": str(self.policy), "timeout": "1s"})
+        self.state = State(folder, witnesses={"policy": str(self.policy), "timeout": "5s"})
         self.log = self.state.paths.ledger / "log"
         self.own = load_verifier(self.state.paths.keys)
         self.told: list[tuple[str, dict[str, object]]] = []
