@@ -26,7 +26,7 @@ from gatebook.identity import Identifier
 from gatebook.record import REASONS
 
 PATIENCE = {"acknowledgement_timeout": "20s"}
-IMPATIENCE = {"acknowledgement_timeout": "200ms"}
+IMPATIENCE = {"acknowledgement_timeout": "1s"}
 _numbers = itertools.count(1)
 
 
