@@ -194,7 +194,9 @@ def _grounds(checked: Checked, key: Verifier) -> list[str]:
                 f"of {where}, {examined.withheld} records are not disclosed: only {asked} was asked for, and that "
                 f"nothing else matches is the word of whoever made this"
             )
-        elif not examined.withheld:
+        elif not examined.withheld and not (
+            examined.report.counts["damaged"] or examined.report.counts["tampered"]
+        ):
             said.append(f"complete: each record of {where} is here")
     said.append(_edges(claims, examined))
     if checked.own_key:
